@@ -1,0 +1,64 @@
+"""Which parameters train, which of them are the head's, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lora_xs.head import is_head
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of parameters. `adapter` is what the papers call trainable parameters: the head is counted apart."""
+
+    adapter: int
+    head: int
+    total: int
+
+    @property
+    def trainable(self) -> int:
+        """Everything the optimiser changes."""
+        return self.adapter + self.head
+
+
+def thaw_head(model: nn.Module, head: Sequence[str]) -> None:
+    """Let the head train, in fp32."""
+    for name, parameter in model.named_parameters():
+        if is_head(name, head):
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+
+
+def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that require a gradient, in the model's order."""
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Detached contiguous tensors of all trainable parameters by name: what a checkpoint must hold."""
+    return {name: p.detach().contiguous() for name, p in trainable(model)}
+
+
+def head_state(model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+    """The trained head's tensors by their name in the base model, e.g. `classifier.dense.weight`."""
+    found = {}
+    for name, parameter in trainable(model):
+        if is_head(name, head):
+            found[name.removeprefix("base_model.model.")] = parameter.detach().contiguous()
+    return found
+
+
+def count(model: nn.Module, head: Sequence[str]) -> Counts:
+    """Count parameters, on the meta device too. Four-bit weights count as stored: half of what they stand for."""
+    in_adapter = in_head = total = 0
+    for name, parameter in model.named_parameters():
+        total += parameter.numel()
+        if parameter.requires_grad:
+            if is_head(name, head):
+                in_head += parameter.numel()
+            else:
+                in_adapter += parameter.numel()
+    return Counts(in_adapter, in_head, total)

@@ -1,0 +1,122 @@
+"""What `train.py` does: arguments in, exit status out. Mistakes answer in a line, before torch is imported."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_xs.environment import set_threads
+from lora_xs.errors import UserError
+from lora_xs.spec import RunSpec
+from lora_xs.spec.compose import compose_config, help_page
+
+if TYPE_CHECKING:
+    from lora_xs.records import Record
+
+FINISHED, FAILED, MISTAKE, DIVERGED = 0, 1, 2, 3
+PATH_KEYS = ("data.root", "model.path", "results", "start_from", "start_from.run")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what `arguments` (Hydra overrides and flags) describe; return the exit status."""
+    flags = {a for a in arguments if a.startswith("-")}
+    overrides = [a for a in arguments if not a.startswith("-")]
+    if flags & {"--help", "-h"}:
+        print(help_page())
+        return FINISHED
+    try:
+        if flags - {"--cfg", "--spec"}:
+            raise UserError(
+                f"unknown flag {sorted(flags - {'--cfg', '--spec'})[0]}; `python train.py --help` lists them"
+            )
+        config = compose_config(overrides)
+        if "--cfg" in flags:
+            print(json.dumps(config, indent=2, ensure_ascii=False))
+            return FINISHED
+        force = config.pop("force")
+        if not isinstance(force, bool):
+            raise UserError(f"force={force!r} must be true or false")
+        spec = RunSpec.from_config(config)
+        if "--spec" in flags:
+            print(json.dumps({"signature": spec.signature, "folder": str(spec.folder), **spec.to_json()}, indent=2))
+            return FINISHED
+        return _run(spec, force, overrides)
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return MISTAKE
+
+
+def portable_command(overrides: Sequence[str]) -> str:
+    """The command for the record: without where files lie on this machine."""
+    kept = [text for text in overrides if text.partition("=")[0].lstrip("+~") not in PATH_KEYS]
+    return " ".join(["python train.py", *kept])
+
+
+def show(record: Record, folder: Path, already: bool) -> None:
+    """Print a run's outcome; the last line of standard output is its folder."""
+    train, main = record.train, record.run["spec"]["task"]["main_metric"]
+    if already:
+        print(f"already finished ({record.run['started']})")
+    best, last = train.get("best") or {}, train.get("last") or {}
+    if record.status == "diverged":
+        print(f"diverged: {record.run['error']['what']} (step {record.run['error']['step']})")
+    if best:
+        print(
+            f"{main}: best {best[main]:.2f} (epoch {best['epoch']:g}), last {last[main]:.2f}, "
+            f"majority {train['majority'][main]:.2f}"
+        )
+    counts = train["parameters"]
+    print(
+        f"trained {counts['adapter']:,} adapter and {counts['head']:,} head parameters of {counts['total']:,} "
+        f"in {train['train_seconds']:.0f} s ({train['tokens_per_second']:,.0f} tokens/s)"
+    )
+    print(folder)
+
+
+def _run(spec: RunSpec, force: bool, overrides: Sequence[str]) -> int:
+    from lora_xs.records import read_record
+
+    folder = spec.folder
+    record = None if force else read_record(folder)
+    already = record is not None
+    if record is None:
+        set_threads(spec.launcher.threads, spec.launcher.wait_policy)
+        _quiet_libraries()
+        from lora_xs.lease import RunBusy
+        from lora_xs.runner import run
+        from lora_xs.training.preemption import Preempted
+
+        try:
+            record = run(spec, force=force, command=portable_command(overrides))
+        except RunBusy as busy:
+            print(f"busy: {busy}", file=sys.stderr)
+            return FAILED
+        except Preempted as stopped:
+            print(f"cancelled: {stopped}", file=sys.stderr)
+            return 128 + stopped.signum
+        except KeyboardInterrupt:
+            print("cancelled: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 130
+        except UserError:
+            raise
+        except Exception as failure:
+            logging.getLogger(__name__).debug("failed", exc_info=True)
+            print(f"failed: {type(failure).__name__}: {failure}; see {folder / 'log.txt'}", file=sys.stderr)
+            if os.environ.get("LORA_XS_TRACEBACK"):
+                raise
+            return FAILED
+    show(record, folder, already)
+    return DIVERGED if record.status == "diverged" else FINISHED
+
+
+def _quiet_libraries() -> None:
+    """Libraries' chatter goes to log.txt, not to the terminal; no attempt to reach a hub for telemetry."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger().setLevel(logging.INFO)

@@ -1,0 +1,134 @@
+"""One process a run: a lease file with a heartbeat. A live holder keeps others out; a dead one is taken over.
+
+Age is measured by the file system's own clock (the lease's time against that of a file touched now), so that machines
+whose clocks disagree, or a clock that jumps, do not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+
+LEASE = "lease.json"
+
+
+class RunBusy(RuntimeError):
+    """Another live process holds the run; the message says which."""
+
+
+class Lease:
+    """Context manager that holds `folder/lease.json`. Raises RunBusy on entry when a live process holds it.
+
+    heartbeat: seconds between two signs of life. stale: seconds without one after which a holder counts as dead;
+    a holder on this machine whose process is gone counts as dead at once.
+    """
+
+    def __init__(self, folder: Path, heartbeat: float = 10.0, stale: float = 60.0) -> None:
+        self.path = folder / LEASE
+        self.heartbeat, self.stale = heartbeat, stale
+        self.identity = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+        self._stop = threading.Event()
+        self._lost = False
+
+    def __enter__(self) -> Lease:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(3):
+            if self._create():
+                self._thread = threading.Thread(target=self._beat, daemon=True)
+                self._thread.start()
+                return self
+            self._retire_if_dead()
+        raise RunBusy(f"{self.path.parent} is being taken by several processes at once; start it again")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.held():
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def held(self) -> bool:
+        """Whether the lease on disk is still ours."""
+        return not self._lost and _read(self.path) == self.identity
+
+    def _create(self) -> bool:
+        """Link a complete file into place: atomic, also on network file systems."""
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{LEASE}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(self.identity, file)
+            os.link(name, self.path)
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(name)
+
+    def _retire_if_dead(self) -> None:
+        holder = _read(self.path)
+        age = self._age()
+        if age is None:
+            return
+        here = holder.get("host") == self.identity["host"]
+        gone = here and _born(int(str(holder.get("pid", 0)))) != holder.get("born")
+        if not gone and age < self.stale:
+            raise RunBusy(
+                f"{self.path.parent} is being trained by process {holder.get('pid')} on {holder.get('host')} "
+                f"(sign of life {age:.0f} s ago); wait for it or stop it"
+            )
+        retired = self.path.with_name(f".{LEASE}.dead.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, retired)
+            if _read(retired) != holder:  # someone else took over in between: give it back
+                with contextlib.suppress(FileExistsError):
+                    os.link(retired, self.path)
+            retired.unlink()
+
+    def _age(self) -> float | None:
+        """Seconds since the holder's last sign of life; None when the lease has gone."""
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{LEASE}.now.")
+        os.close(handle)
+        try:
+            return max(0.0, os.stat(name).st_mtime - self.path.stat().st_mtime)
+        except FileNotFoundError:
+            return None
+        finally:
+            os.unlink(name)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.heartbeat):
+            if _read(self.path) != self.identity:
+                self._lost = True
+                return
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _born(pid: int) -> str | None:
+    """When a process of this machine started, in kernel ticks (a reused pid differs); None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return None
+        return "unknown"
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]

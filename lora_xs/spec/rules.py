@@ -1,0 +1,126 @@
+"""What may not be combined, checked on the finished spec before anything heavy is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lora_xs.errors import UserError
+
+if TYPE_CHECKING:
+    from lora_xs.spec.runspec import RunSpec
+
+NOT_BUILT: dict[str, str] = {
+    "pissa": "method=pissa is not built yet; choose one of full_ft, head_only, lora, rslora, lora_xs",
+    "vera": "method=vera is not built yet; choose one of full_ft, head_only, lora, rslora, lora_xs",
+    "lora_sb": "method=lora_sb is not built yet; choose one of full_ft, head_only, lora, rslora, lora_xs",
+}
+CAN_START = ("lora", "rslora", "lora_xs", "lora_sb", "vera")
+
+
+def check(spec: RunSpec) -> None:
+    """Raise UserError, one line, for the first combination that makes no sense."""
+    _check_method(spec)
+    _check_rank(spec)
+    _check_numbers(spec)
+    _check_places(spec)
+
+
+def _check_method(spec: RunSpec) -> None:
+    method, init = spec.method, spec.init
+    if init.name not in method.inits:
+        raise UserError(f"init={init.name} does not go with method={method.name}; allowed: {', '.join(method.inits)}")
+    if method.name in NOT_BUILT:
+        raise UserError(NOT_BUILT[method.name])
+    if spec.model.quantization != "none" and method.name in ("full_ft", "pissa"):
+        raise UserError(
+            f"model.quantization={spec.model.quantization} cannot be trained by method={method.name}; "
+            "use quantization=none, or one of lora, rslora, lora_xs, lora_sb"
+        )
+    if method.save_factors and method.name not in ("lora_xs", "lora_sb"):
+        raise UserError(f"method.save_factors=true has no meaning for method={method.name}; leave it out")
+    if spec.start_from.run and method.name not in CAN_START:
+        raise UserError(f"start_from does not go with method={method.name}; allowed: {', '.join(CAN_START)}")
+    if spec.model.kind == "decoder" and spec.task.kind in ("classification", "regression"):
+        raise UserError(
+            f"model={spec.model.name} is a decoder but task={spec.task.name} needs an encoder; "
+            "use model=minilm or model=roberta-large"
+        )
+
+
+def _check_rank(spec: RunSpec) -> None:
+    if not spec.method.uses_rank:
+        return
+    if spec.rank is None or spec.rank < 1:
+        raise UserError(f"rank.r={spec.rank} must be a whole number of at least 1")
+    smallest = smallest_dimension(spec)
+    if spec.method.name in ("lora_xs", "lora_sb", "pissa") and smallest is not None and spec.rank > smallest:
+        raise UserError(
+            f"rank.r={spec.rank} is above {smallest}, the smallest dimension of an adapted layer of "
+            f"model={spec.model.name}; use rank.r={smallest} or less"
+        )
+
+
+def smallest_dimension(spec: RunSpec) -> int | None:
+    """The smallest side of an adapted matrix, from the model's architecture; None where that is not known."""
+    shape = spec.model.architecture
+    if "hidden_size" not in shape:
+        return None
+    sides = [int(shape["hidden_size"])]
+    if any(name in ("k_proj", "v_proj") for name in spec.target_modules) and "num_key_value_heads" in shape:
+        head = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
+        sides.append(int(head * shape["num_key_value_heads"]))
+    return min(sides)
+
+
+def _check_numbers(spec: RunSpec) -> None:
+    trainer = spec.trainer
+    at_least_one = {
+        "trainer.epochs": trainer.epochs,
+        "trainer.batch_size": trainer.batch_size,
+        "trainer.max_steps": trainer.max_steps,
+        "trainer.device_batch_size": trainer.device_batch_size,
+        "trainer.early_stopping": trainer.early_stopping,
+        "trainer.log_steps": trainer.log_steps,
+        "evaluation.batch_size": spec.evaluation.batch_size,
+        "task.train_rows": spec.task.train_rows,
+        "task.validation_rows": spec.task.validation_rows,
+        "launcher.threads": spec.launcher.threads,
+    }
+    for key, count in at_least_one.items():
+        if count is not None and count < 1:
+            raise UserError(f"{key}={count} must be at least 1")
+    not_negative = {
+        "trainer.learning_rate": trainer.learning_rate,
+        "trainer.head_learning_rate": trainer.head_learning_rate,
+        "trainer.weight_decay": trainer.weight_decay,
+        "trainer.max_grad_norm": trainer.max_grad_norm,
+        "trainer.checkpoint_seconds": trainer.checkpoint_seconds,
+        "init.std": spec.init.std,
+        "seed": spec.seed,
+    }
+    for key, number in not_negative.items():
+        if number is not None and number < 0:
+            raise UserError(f"{key}={number} must not be negative")
+    for key, share in {"trainer.warmup_ratio": trainer.warmup_ratio, "method.dropout": spec.method.dropout}.items():
+        if not 0 <= share < 1:
+            raise UserError(f"{key}={share} must be at least 0 and below 1")
+    if not all(0 <= beta < 1 for beta in trainer.betas):
+        raise UserError(f"trainer.betas={list(trainer.betas)} must each be at least 0 and below 1")
+    if trainer.device_batch_size and trainer.batch_size % trainer.device_batch_size:
+        raise UserError(
+            f"trainer.batch_size={trainer.batch_size} is not a multiple of "
+            f"trainer.device_batch_size={trainer.device_batch_size}; choose a divisor"
+        )
+    if spec.task.max_length < 8:
+        raise UserError(f"task.max_length={spec.task.max_length} must be at least 8 tokens")
+    if spec.method.alpha is not None and spec.method.alpha <= 0:
+        raise UserError(f"method.alpha={spec.method.alpha} must be above 0")
+
+
+def _check_places(spec: RunSpec) -> None:
+    if spec.task.main_metric not in spec.task.metrics:
+        raise UserError(
+            f"task.main_metric={spec.task.main_metric} is not among task.metrics={','.join(spec.task.metrics)}"
+        )
+    if spec.launcher.name == "slurm":
+        raise UserError("launcher=slurm submits sweeps, not a single run; use launcher=local here")

@@ -1,0 +1,147 @@
+"""The sections of a RunSpec, one frozen dataclass a config group; each field says what it is and its unit.
+
+A field marked `aside` cannot change a result (where files lie, how many rows fit a device at once) and stays out of
+the run's signature. `| None` fields of `trainer`, `method` and `task` are filled from the chosen protocol before a
+RunSpec exists (`lora_xs.spec.resolve`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def aside(default: Any) -> Any:
+    """A field with a default that is not part of the run's identity."""
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata={"identity": False})
+    return field(default=default, metadata={"identity": False})
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The frozen base. `hub`, `package` and `path` are three places the same weights may come from."""
+
+    name: str
+    kind: Literal["encoder", "decoder"]
+    target_modules: tuple[str, ...]  # suffixes of whole path parts, or a single regular expression
+    head: tuple[str, ...]  # path parts of modules trained whole, at the head's learning rate
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    revision: str | None = None  # commit of the hub repository; None: its main branch, the commit is recorded
+    hub: str | None = aside(None)  # repository id
+    package: str | None = aside(None)  # "<distribution>==<version>:<import name>/<folder>"
+    path: str | None = aside(None)  # a local folder, wins over the other two
+    architecture: Mapping[str, Any] = aside({})  # keyword arguments of the config class, for counting without weights
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What is learned and how it is scored. Row counts of None mean all rows."""
+
+    name: str
+    kind: Literal["classification", "regression"]
+    metrics: tuple[str, ...]
+    main_metric: str
+    max_length: int  # tokens, truncation included special tokens
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """The fine-tuning method. `alpha` is None for methods without a scale."""
+
+    name: Literal["full_ft", "head_only", "lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb"]
+    uses_rank: bool = aside(False)
+    inits: tuple[str, ...] = aside(())  # initialisations this method accepts
+    alpha: float | None = None
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] | None = None  # None: the model's
+    save_factors: bool = aside(False)  # the frozen factors go into the adapter's file
+
+
+@dataclass(frozen=True)
+class InitSpec:
+    """How the frozen factors and R start (PROTOCOL.md of the papers: LoRA-XS §3, Table 4)."""
+
+    name: Literal["svd_w", "svd_random", "random", "update", "method"]
+    part: Literal["top", "middle", "bottom"] = "top"
+    sigma: bool = True  # A = Σ_r V_rᵀ; False: A = V_rᵀ
+    std: float = 1e-5  # of R's normal distribution; 0: R starts at zero
+    kaiming_bounds: Literal["official", "fan_in"] = "official"
+    seed: int = 42  # of random factors
+
+
+@dataclass(frozen=True)
+class TrainerSpec:
+    """The optimiser and its schedule. Rates are per optimiser step; `epochs` may be fractional through max_steps."""
+
+    learning_rate: float
+    head_learning_rate: float | None
+    epochs: int
+    batch_size: int  # rows an optimiser step, over all devices
+    schedule: Literal["linear", "cosine", "constant"]
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float | None  # None: no clipping
+    max_steps: int | None = None  # optimiser steps; None: epochs decide
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast of the forward pass; trained weights stay fp32
+    early_stopping: int | None = None  # evaluations without a better score; None: never
+    padding: Literal["longest", "max_length"] = "longest"
+    gradient_checkpointing: bool = aside(False)
+    compile: bool = False
+    device_batch_size: int | None = aside(None)  # rows a device holds at once; None: all of batch_size
+    checkpoint_seconds: float = aside(60.0)  # at most this much training is lost to a kill
+    log_steps: int = aside(10)  # optimiser steps between two lines of training loss
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """When the validation split is scored, and which adapter the run's headline comes from."""
+
+    every: Literal["epoch", "end"] = "epoch"
+    select: Literal["best", "last"] = "best"
+    batch_size: int = aside(64)
+
+
+@dataclass(frozen=True)
+class StartSpec:
+    """Where R and the head start from; the papers' GLUE runs start MRPC, RTE and STS-B from MNLI (LoRA-XS §4.1)."""
+
+    run: str | None = aside(None)  # a run's folder or an adapter folder
+    which: Literal["best", "last"] = "best"
+    head: bool = False  # True: the head is loaded too; the published rows start with a fresh one
+    content: str | None = None  # sha256 of the adapter's file, filled from `run`: this, not the path, is its identity
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where rows come from; the rows' hashes are in the record."""
+
+    root: str | None = aside(None)
+    source: Literal["auto", "hub", "local", "package"] = aside("auto")
+
+
+@dataclass(frozen=True)
+class LoggerSpec:
+    """A logger beside metrics.jsonl, which is always written."""
+
+    name: Literal["none", "wandb", "tensorboard"] = "none"
+    project: str = "lora_xs"
+    group: str | None = None
+    mode: Literal["auto", "offline", "online"] = "auto"
+
+
+@dataclass(frozen=True)
+class LauncherSpec:
+    """Threads of a run on this machine. None: one a physical core."""
+
+    name: Literal["local", "slurm"] = "local"
+    threads: int | None = None
+    wait_policy: Literal["passive", "active"] = "passive"

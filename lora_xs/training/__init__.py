@@ -1,0 +1,1 @@
+"""Training: the Hugging Face Trainer, two learning rates, exact accumulation, checkpoints that resume bitwise."""

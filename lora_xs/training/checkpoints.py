@@ -1,0 +1,162 @@
+"""Checkpoints that resume to the same bits: trainable weights, optimiser, schedule, RNGs and the ledger; no pickle.
+
+A checkpoint is a folder `step-<n>` that appears by a rename, with a manifest of its files' SHA-256. Frozen weights are
+never in it. An unsound one (cut short, corrupt, of another run) is passed over for the next older one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lora_xs.adapters.trainable import trainable, trainable_state
+from lora_xs.atomic import new_folder, write_json
+
+log = logging.getLogger(__name__)
+WEIGHTS, OPTIMIZER, RNG, STATE, MANIFEST = (
+    "trainable.safetensors",
+    "optimizer.safetensors",
+    "rng.safetensors",
+    "state.json",
+    "manifest.json",
+)
+KEEP = 2
+
+
+def save_checkpoint(
+    root: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    scaler: torch.amp.GradScaler | None,
+    extra: dict[str, Any],
+    trainer_state: str,
+) -> Path:
+    """Write `root/step-<step>` whole, then drop all but the newest two. `extra` is JSON the caller wants back.
+
+    trainer_state: the Hugging Face TrainerState as JSON, under the file name its `train` reads.
+    """
+    folder = root / f"step-{step:08d}"
+    tensors, groups = _flatten(optimizer.state_dict())
+    rng_tensors, rng_values = _rng_state()
+    state = {
+        "step": step,
+        "optimizer_groups": groups,
+        "schedule": schedule.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "rng": rng_values,
+        "extra": extra,
+    }
+    with new_folder(folder) as temporary:
+        save_file(trainable_state(model), temporary / WEIGHTS)
+        save_file(tensors, temporary / OPTIMIZER)
+        save_file(rng_tensors, temporary / RNG)
+        (temporary / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
+        write_json(temporary / STATE, state)
+        write_json(temporary / MANIFEST, {f.name: _digest(f) for f in sorted(temporary.iterdir())})
+    for old in sorted(root.glob("step-*"))[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def newest_sound(root: Path, signature: str) -> Path | None:
+    """The newest checkpoint of run `signature` below `root` whose files match their manifest; None if there is none."""
+    for folder in sorted(root.glob("step-*"), reverse=True):
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            sound = all(_digest(folder / name) == digest for name, digest in manifest.items())
+            complete = {WEIGHTS, OPTIMIZER, RNG, STATE} <= manifest.keys()
+            if sound and complete and read_extra(folder)["signature"] == signature:
+                return folder
+        except (OSError, ValueError, KeyError, AttributeError):
+            pass
+        log.warning("checkpoint %s is not sound; trying an older one", folder.name)
+    return None
+
+
+def read_extra(folder: Path) -> dict[str, Any]:
+    """The `extra` of a checkpoint."""
+    return dict(json.loads((folder / STATE).read_text(encoding="utf-8"))["extra"])
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Copy the checkpoint's tensors into the model's trainable parameters. Raises KeyError where the two differ."""
+    saved = load_file(folder / WEIGHTS)
+    own = dict(trainable(model))
+    if own.keys() != saved.keys():
+        raise KeyError(f"{folder}: parameters differ, e.g. {sorted(own.keys() ^ saved.keys())[:3]}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(saved[name])
+
+
+def load_optimizer(folder: Path, optimizer: Optimizer, schedule: LRScheduler) -> None:
+    """Restore optimiser and schedule."""
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_file(folder / OPTIMIZER).items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": state["optimizer_groups"]})
+    schedule.load_state_dict(state["schedule"])
+
+
+def load_scaler(folder: Path, scaler: torch.amp.GradScaler | None) -> None:
+    """Restore the fp16 loss scale, where there is one."""
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))["scaler"]
+    if scaler is not None and state is not None:
+        scaler.load_state_dict(state)
+
+
+def load_rng(folder: Path) -> None:
+    """Restore Python's, NumPy's and torch's global generators."""
+    values = json.loads((folder / STATE).read_text(encoding="utf-8"))["rng"]
+    version, internal, gauss = values["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = values["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    tensors = load_file(folder / RNG)
+    torch.set_rng_state(tensors["cpu"])
+    devices = [tensors[key] for key in sorted(tensors) if key.startswith("cuda")]
+    if devices and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(devices)
+
+
+def _rng_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    kind, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    tensors = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors |= {f"cuda{i:03d}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return tensors, {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
+    }
+
+
+def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimiser's state as tensors `<parameter index>.<moment>` and its JSON-able groups."""
+    tensors = {
+        f"{index}.{name}": torch.as_tensor(value).detach().contiguous()
+        for index, moments in state["state"].items()
+        for name, value in moments.items()
+    }
+    return tensors, state["param_groups"]
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,66 @@
+"""What a run's training has seen so far: losses, tokens, evaluations, the best one. Saved with every checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Ledger:
+    """Counts over the whole run, interruptions included; equal for a resumed and an undisturbed run.
+
+    history: a dict a line of metrics.jsonl. tokens: real tokens, padding apart. padded: with padding.
+    batches: sum modulo 2⁶⁴ of a hash of every (step, row) trained on: the order inside a step and the split into
+    micro-batches or processes do not matter, so two methods that saw the same batches have the same number.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    epoch_loss_sum: float = 0.0
+    epoch_steps: int = 0
+    tokens: int = 0
+    padded: int = 0
+    batches: int = 0
+    train_seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    without_better: int = 0
+
+    def saw_rows(self, inputs: dict[str, Any], step: int) -> None:
+        """Count a micro-batch (`input_ids`, `attention_mask` `[rows, length]`, `labels`) of optimiser step `step`."""
+        mask = inputs["attention_mask"].cpu().bool()  # [rows, length]
+        ids, labels = inputs["input_ids"].cpu(), inputs["labels"].cpu()
+        self.tokens += int(mask.sum())
+        self.padded += mask.numel()
+        for row in range(len(ids)):
+            content = ids[row][mask[row]].numpy().tobytes() + labels[row].numpy().tobytes() + step.to_bytes(8, "little")
+            digest = hashlib.blake2b(content, digest_size=8).digest()
+            self.batches = (self.batches + int.from_bytes(digest, "little")) % 2**64
+
+    def saw_losses(self, losses: list[float]) -> None:
+        """Add the losses of finished optimiser steps to the epoch's mean."""
+        for loss in losses:  # one by one: the sum must not depend on how the steps were grouped
+            self.epoch_loss_sum += loss
+        self.epoch_steps += len(losses)
+
+    def close_epoch(self) -> float | None:
+        """The mean training loss since the last call; None where no step was taken."""
+        mean = self.epoch_loss_sum / self.epoch_steps if self.epoch_steps else None
+        self.epoch_loss_sum, self.epoch_steps = 0.0, 0
+        return mean
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of `history` that are evaluations, in order."""
+        return [line for line in self.history if line["kind"] == "evaluation"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; floats survive JSON exactly."""
+        return asdict(self)
+
+
+def pending_to_list(pending: list[Tensor]) -> list[float]:
+    """Read a list of scalar losses with a single synchronisation of the device."""
+    return torch.stack(pending).double().tolist() if pending else []

@@ -1,0 +1,93 @@
+"""What happens between optimiser steps: progress, timed checkpoints, stop requests, scores, the best adapter."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lora_xs.adapters.files import save_adapter
+from lora_xs.atomic import write_text
+from lora_xs.training.loggers import Unbreakable
+from lora_xs.training.preemption import StopRequest
+from lora_xs.training.progress import Progress
+from lora_xs.training.trainer import Diverged, RunTrainer
+
+
+class Milestones(TrainerCallback):
+    """Attach to a RunTrainer after it is built: `trainer.add_callback(Milestones(trainer, …))`."""
+
+    def __init__(
+        self, trainer: RunTrainer, progress: Progress, stop: StopRequest, logger: Unbreakable | None, folder: Path
+    ) -> None:
+        self.trainer, self.progress, self.stop, self.logger, self.folder = trainer, progress, stop, logger, folder
+        self._saved_at = time.monotonic()
+        self._sent = 0
+        self._steps_an_epoch = 1
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._sent = len(self.trainer.ledger.history)  # what a former attempt logged
+        rows_a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self._steps_an_epoch = -(-len(self.trainer.train_dataset) // rows_a_step)
+        self.progress.start(state.global_step, state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        self.trainer.end_step()
+        self.progress.step()
+        due = time.monotonic() - self._saved_at >= self.trainer.spec.trainer.checkpoint_seconds
+        last_of_epoch = state.global_step % self._steps_an_epoch == 0 or state.global_step >= state.max_steps
+        # at an epoch's end the evaluation comes first: a checkpoint before it would lose that evaluation
+        if (due or self.stop.signum is not None) and not last_of_epoch:
+            control.should_save = True
+        return control
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> TrainerControl:
+        trainer = self.trainer
+        trainer.read_losses()
+        ledger, spec = trainer.ledger, trainer.spec
+        scores = {k.removeprefix("eval_"): v for k, v in metrics.items()}
+        if not all(math.isfinite(scores[name]) for name in spec.task.metrics):
+            raise Diverged(state.global_step, scores["loss"])
+        line = {
+            "kind": "evaluation",
+            "epoch": round(float(state.epoch or 0), 6),
+            "step": state.global_step,
+            "train_loss": ledger.close_epoch(),
+            **{name: scores[name] for name in (*spec.task.metrics, "loss", "constant_prediction")},
+        }
+        ledger.history.append(line)
+        if ledger.best is None or line[spec.task.main_metric] > ledger.best[spec.task.main_metric]:
+            ledger.best, ledger.without_better = line, 0
+            save_adapter(
+                trainer.accelerator.unwrap_model(trainer.model), self.folder / "adapter" / "best", spec.model.head
+            )
+        else:
+            ledger.without_better += 1
+        patience = spec.trainer.early_stopping
+        if patience is not None and ledger.without_better >= patience:
+            control.should_training_stop = True
+        self.progress.evaluated(line)
+        self.write_history()
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._saved_at = time.monotonic()
+        self.write_history()
+        self.stop.raise_if_asked()
+
+    def write_history(self) -> None:
+        """Rewrite metrics.jsonl whole from the ledger, and tell the logger what is new."""
+        history = self.trainer.ledger.history
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in history))
+        if self.logger is not None:
+            for line in history[self._sent :]:
+                self.logger.line(line)
+        self._sent = len(history)

@@ -1,0 +1,51 @@
+"""Stop at the next safe point when asked to: SIGINT, SIGTERM, or the signals clusters send before a limit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ASKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
+
+class Preempted(Exception):
+    """The run was asked to stop and has written a checkpoint; `signum` says by which signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command goes on from the last checkpoint")
+        self.signum = signum
+
+
+class StopRequest:
+    """Set by a signal handler, read between optimiser steps. A second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def raise_if_asked(self) -> None:
+        """Raise Preempted when a signal has come."""
+        if self.signum is not None:
+            raise Preempted(self.signum)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum == signal.SIGINT and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+
+@contextmanager
+def listening() -> Iterator[StopRequest]:
+    """Catch the signals while the block runs and put the former handlers back; outside the main thread, catch none."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    former = {number: signal.signal(number, request._handle) for number in ASKED}
+    try:
+        yield request
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
