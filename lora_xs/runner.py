@@ -19,6 +19,8 @@ from lora_xs.lease import Lease
 from lora_xs.records import RECORD, Record, Status, read_record, write_record
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.spec.runspec import adapter_folder
+from lora_xs.training.divergence import Diverged
+from lora_xs.training.preemption import Preempted, StopRequest, listening
 
 if TYPE_CHECKING:
     from lora_xs.training.trainer import RunTrainer
@@ -68,9 +70,6 @@ class _Attempt:
 
     def finish(self) -> Record:
         """Go through with it and write the record its outcome deserves."""
-        from lora_xs.training.preemption import Preempted, listening
-        from lora_xs.training.trainer import Diverged
-
         try:
             with listening() as stop:
                 trainer = self._prepare(stop)
@@ -91,30 +90,32 @@ class _Attempt:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return record
 
-    def _prepare(self, stop: Any) -> RunTrainer:
+    def _prepare(self, stop: StopRequest) -> RunTrainer:
         """Rows, base model, adapter, trainer: everything before the first step."""
+        from lora_xs.data import load_rows
+        from lora_xs.models import load_base, locate
+
+        spec = self.spec
+        location = locate(spec.model)  # what is missing is said before torch is imported
+        with self._phase("rows"):
+            rows = load_rows(
+                spec.task.name, source=spec.data.source, root=spec.data.root, revision=spec.task.revision
+            ).limited(spec.task.train_rows, spec.task.validation_rows, spec.seed)
+
         from transformers import set_seed
 
         from lora_xs.adapters import attach
         from lora_xs.adapters.files import load_adapter
         from lora_xs.adapters.trainable import count
         from lora_xs.adapters.xs import describe_factors
-        from lora_xs.data import load_rows
         from lora_xs.data.collate import Collator
         from lora_xs.data.tokens import tokenize_rows
-        from lora_xs.models import load_base, locate
         from lora_xs.training.loggers import open_logger
         from lora_xs.training.milestones import Milestones
         from lora_xs.training.progress import Progress
         from lora_xs.training.trainer import RunTrainer
 
-        spec = self.spec
         logger = open_logger(spec, self.folder)
-        location = locate(spec.model)
-        with self._phase("rows"):
-            rows = load_rows(
-                spec.task.name, source=spec.data.source, root=spec.data.root, revision=spec.task.revision
-            ).limited(spec.task.train_rows, spec.task.validation_rows, spec.seed)
         set_seed(spec.seed)  # before anything random is built: head, R, factors
         with self._phase("model"):
             model, tokenizer = load_base(spec.model, location, max(1, len(rows.labels)))

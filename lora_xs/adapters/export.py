@@ -1,4 +1,4 @@
-"""Out of LoRA-XS without loss: s·B R A is a plain LoRA with lora_B ← s·B R and lora_A ← A, which stock PEFT and vLLM load."""
+"""Out of LoRA-XS without loss: lora_B ← s·B R and lora_A ← A is a plain LoRA, which stock PEFT and vLLM load."""
 
 from __future__ import annotations
 
@@ -34,24 +34,23 @@ _AUTO_CLASSES = {
 _OUTPUT_WEIGHTS = ("out_proj.weight", "classifier.weight", "score.weight")
 
 
-def export_lora(model: PeftModel, folder: str | Path, adapter_name: str = "default", *, head: Sequence[str] = ()) -> Path:
+def export_lora(
+    model: PeftModel, folder: str | Path, adapter_name: str = "default", *, head: Sequence[str] = ()
+) -> Path:
     """Write an adapter as plain LoRA (`adapter_config.json`, `adapter_model.safetensors`), whole or not at all.
 
-    lora_A [r, in] and lora_B [out, r] are stored in R's dtype, lora_alpha = r, so that PEFT's scale is 1 and the product
-    is the trained one. `modules_to_save` come along; `head` names further trained modules of the base model to store
+    lora_A [r, in] and lora_B [out, r] are stored in R's dtype, with lora_alpha = r: PEFT's scale is 1, the product the
+    trained one. `modules_to_save` come along; `head` names further trained modules of the base model to store
     with them. Loads with stock PEFT onto the base model the adapter was trained on. Returns the folder. Raises
     UserError where the model has no such LoRA-XS adapter, or the folder holds anything already.
     """
     place = free_folder(folder)
     config = getattr(model, "peft_config", {}).get(adapter_name)
     if not isinstance(config, LoraXsConfig):
-        raise UserError(f"the model has no LoRA-XS adapter {adapter_name!r} to export; load one with PeftModel.from_pretrained")
+        raise UserError(f"the model has no LoRA-XS adapter {adapter_name!r} to export; load one first")
     layers = {name: layer for name, layer in model.named_modules() if _carries(layer, adapter_name)}
-    entries = {
-        key: tensor
-        for key, tensor in get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False).items()
-        if key.rpartition(".")[0] not in layers  # what stays: modules_to_save
-    }
+    own = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    entries = {key: tensor for key, tensor in own.items() if key.rpartition(".")[0] not in layers}  # modules_to_save
     for name, layer in layers.items():
         entries |= {f"{name}.{key}.weight": factor for key, factor in _plain_factors(layer, adapter_name).items()}
     for name, parameter in model.get_base_model().named_parameters():
@@ -76,15 +75,16 @@ def load_adapted(folder: str | Path, base: str | Path | None = None) -> PeftMode
         raise UserError(f"{place}: no adapter_config.json there; give the folder of a saved adapter")
     config = PeftConfig.from_pretrained(str(place))
     if not isinstance(config, LoraXsConfig):
-        raise UserError(f"{place}: the adapter is of type {config.peft_type}, not LORA_XS; only LoRA-XS adapters are exported")
+        raise UserError(f"{place}: the adapter is of type {config.peft_type}, not LORA_XS; give a LoRA-XS adapter")
     source = base or config.base_model_name_or_path
     if not source:
         raise UserError(f"{place}: its configuration names no base model; give it with --base <folder or name>")
     head = load_file(place / HEAD) if (place / HEAD).is_file() else {}
-    model = PeftModel.from_pretrained(_load_base(str(source), config, {**load_file(place / SAFETENSORS_WEIGHTS_NAME), **head}), place)
+    saved = load_file(place / SAFETENSORS_WEIGHTS_NAME)
+    model = PeftModel.from_pretrained(_load_base(str(source), config, {**saved, **head}), place)
     strangers = model.get_base_model().load_state_dict(head, strict=False).unexpected_keys
     if strangers:
-        raise UserError(f"{place / HEAD}: the base model has no {strangers[0]}; give the base the adapter was trained on")
+        raise UserError(f"{place / HEAD}: the base model has no {strangers[0]}; give the one that was trained")
     return model
 
 
@@ -108,7 +108,7 @@ def _carries(module: torch.nn.Module, adapter_name: str) -> bool:
 
 def _plain_factors(layer: LoraXsLayer, adapter_name: str) -> dict[str, Tensor]:
     """lora_A = A [r, in] and lora_B = s·B R [out, r], in R's dtype."""
-    layer.require_factors()
+    layer.require_factors(adapter_name)
     R = layer.lora_R[adapter_name].detach()
     B = layer.lora_B[adapter_name].to(R.dtype)
     return {"lora_A": layer.lora_A[adapter_name].to(R.dtype), "lora_B": layer.scaling[adapter_name] * (B @ R)}
@@ -141,9 +141,11 @@ def _load_base(source: str, config: LoraXsConfig, saved: dict[str, Tensor]) -> P
     class_name = class_name or (config.auto_mapping or {}).get("base_model_class", "")
     base_class = getattr(transformers, class_name or "-", None)
     if base_class is None:
-        raise UserError(f"{source}: transformers has no model class {class_name!r}; attach the adapter in Python and call export_lora")
+        raise UserError(f"{source}: transformers has no model class {class_name!r}; call export_lora in Python")
     outputs = [tensor.shape[0] for key, tensor in saved.items() if key.endswith(_OUTPUT_WEIGHTS)]
     try:
-        return base_class.from_pretrained(source, trust_remote_code=False, **({"num_labels": outputs[0]} if outputs else {}))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source}: no base model there ({str(error).strip().partition(chr(10))[0]}); give its folder with --base") from None
+        size = {"num_labels": outputs[0]} if outputs else {}
+        return base_class.from_pretrained(source, trust_remote_code=False, **size)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{source}: no base model there ({reason}); give its folder with --base") from None

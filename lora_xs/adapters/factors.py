@@ -100,7 +100,7 @@ def build_factors(weight: Tensor, recipe: Recipe, *, name: str, store: FactorSto
     above one of its dimensions.
     """
     if recipe.r > min(weight.shape):
-        raise UserError(f"{name}: rank {recipe.r} is above its smaller dimension {min(weight.shape)}; lower r or leave it out")
+        raise UserError(f"{name}: rank {recipe.r} is above its smaller dimension {min(weight.shape)}; lower r")
     with torch.no_grad():
         return INITS[recipe.init].build(weight.detach(), recipe, name, FactorStore() if store is None else store)
 
@@ -111,7 +111,7 @@ def _svd_of_weight(weight: Tensor, recipe: Recipe, name: str, store: FactorStore
 
 
 def _svd_of_random(weight: Tensor, recipe: Recipe, name: str, store: FactorStore) -> Factors:
-    """The SVD of a Kaiming-uniform (a = √5) matrix of W's shape: the ablation that asks whether W's directions matter."""
+    """The SVD of a Kaiming-uniform (a = √5) matrix of W's shape: the ablation of W's own directions."""
     matrix = _uniform(weight.shape, 1 / math.sqrt(weight.shape[1]), recipe.seed, name, "W")  # [out, in]
     return _truncated(matrix.to(weight.device), weight, recipe, name, store)
 

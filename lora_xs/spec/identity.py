@@ -43,7 +43,7 @@ def signature(spec: RunSpec) -> str:
 
 def run_folder(spec: RunSpec) -> Path:
     """`<results>/<task>/<method>[-r<rank>][-<init>]/s<seed>-<signature>`, the one folder of this run."""
-    method = spec.method.name
+    method: str = spec.method.name
     if spec.method.uses_rank:
         method += f"-r{spec.rank}"
     if spec.init.name not in ("svd_w", "method", "update"):

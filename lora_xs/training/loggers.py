@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
 from typing import Any, Protocol
 
 from lora_xs.errors import UserError
-from lora_xs.spec import RunSpec
+from lora_xs.spec import RunSpec, canonical_json
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class WandbLogger:
             resume="allow",
             dir=str(folder),
             mode=mode,
-            config=spec.to_json(),
+            config=json.loads(canonical_json(spec)),
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )
 

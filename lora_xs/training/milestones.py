@@ -12,10 +12,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lora_xs.adapters.files import save_adapter
 from lora_xs.atomic import write_text
+from lora_xs.training.divergence import Diverged
 from lora_xs.training.loggers import Unbreakable
 from lora_xs.training.preemption import StopRequest
 from lora_xs.training.progress import Progress
-from lora_xs.training.trainer import Diverged, RunTrainer
+from lora_xs.training.trainer import RunTrainer
 
 
 class Milestones(TrainerCallback):

@@ -16,16 +16,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lora_xs.spec import RunSpec
 from lora_xs.training import checkpoints
+from lora_xs.training.batches import BatchOrder
+from lora_xs.training.divergence import Diverged
 from lora_xs.training.ledger import Ledger, pending_to_list
 from lora_xs.training.optimizer import build_optimizer, build_schedule
-
-
-class Diverged(Exception):
-    """A loss or score stopped being finite; `step` is the first optimiser step at which that was seen."""
-
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the loss is {loss} at optimiser step {step}")
-        self.step = step
 
 
 def summed_loss(kind: str) -> Callable[..., Tensor]:
@@ -45,10 +39,20 @@ def summed_loss(kind: str) -> Callable[..., Tensor]:
     return loss
 
 
+def micro_batch(rows: int) -> int:
+    """Rows of `rows` (one process's share of an optimiser step) to hold at once where the user has not said.
+
+    A GPU takes all; a CPU eight or the largest divisor below: rows of like length, little padding (see `BatchOrder`).
+    """
+    if torch.cuda.is_available():
+        return max(1, rows)
+    return next(n for n in range(min(8, max(1, rows)), 0, -1) if rows % n == 0)
+
+
 def training_arguments(spec: RunSpec, folder: Path) -> TrainingArguments:
     """What of the spec the Trainer itself must know; optimiser, schedule, logging and saving are ours."""
     trainer, world = spec.trainer, int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
-    rows = trainer.device_batch_size or max(1, trainer.batch_size // world)
+    rows = trainer.device_batch_size or micro_batch(trainer.batch_size // world)
     each = "epoch" if spec.evaluation.every == "epoch" else "no"
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -83,6 +87,9 @@ def training_arguments(spec: RunSpec, folder: Path) -> TrainingArguments:
 class RunTrainer(Trainer):
     """Trains one RunSpec. `ledger` holds what was seen; checkpoints are those of `lora_xs.training.checkpoints`."""
 
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(self, spec: RunSpec, folder: Path, **arguments: Any) -> None:
         self.spec, self.folder = spec, folder
         self.ledger = Ledger()
@@ -93,6 +100,11 @@ class RunTrainer(Trainer):
             args=training_arguments(spec, folder), compute_loss_func=summed_loss(spec.task.kind), **arguments
         )
         self.remove_callback(PrinterCallback)  # it would print to standard output, which is the result's
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> BatchOrder:
+        rows = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        return BatchOrder(lengths, self.spec.trainer.batch_size, self.spec.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

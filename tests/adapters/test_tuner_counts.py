@@ -40,7 +40,9 @@ def test_roberta_large_trains_exactly_r_squared_times_96_modules(roberta_large, 
     assert sum(p.numel() for p in trained.values()) == parameters
     assert len(trained) == 96
     assert all(name.endswith(".lora_R.default") for name in trained)
-    assert all(tensor.is_meta for tensor in (*model.parameters(), *(b for n, b in model.named_buffers() if "lora_" in n)))
+    assert all(
+        tensor.is_meta for tensor in (*model.parameters(), *(b for n, b in model.named_buffers() if "lora_" in n))
+    )
 
 
 def test_the_head_is_not_counted_among_the_adapter_s_parameters(roberta_large):
@@ -69,5 +71,5 @@ def test_factors_that_were_only_counted_are_not_used_once_memory_is_given_to_the
     with torch.device("meta"):
         model = get_peft_model(oracle.TwoLayers(), LoraXsConfig(r=4, target_modules=["first"]))
     model.to_empty(device="cpu")
-    with pytest.raises(UserError, match="first.*no factors"):
+    with pytest.raises(UserError, match=r"first.*no factors"):
         model(torch.zeros(1, 12))

@@ -22,8 +22,17 @@ S = 0.7
 def operands(dtype: torch.dtype, *batch: int, inputs: int = 9, outputs: int = 7, r: int = 3) -> dict[str, Tensor]:
     """Random x [*batch, in], W, bias, A, B, R of one dtype; x and R require gradients."""
     generator = torch.Generator().manual_seed(0)
-    shapes = {"x": (*batch, inputs), "W": (outputs, inputs), "bias": (outputs,), "A": (r, inputs), "B": (outputs, r), "R": (r, r)}
-    found = {name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for name, shape in shapes.items()}
+    shapes = {
+        "x": (*batch, inputs),
+        "W": (outputs, inputs),
+        "bias": (outputs,),
+        "A": (r, inputs),
+        "B": (outputs, r),
+        "R": (r, r),
+    }
+    found = {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for name, shape in shapes.items()
+    }
     for name in ("x", "R"):
         found[name].requires_grad_(True)
     return found
@@ -39,7 +48,9 @@ def added(x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, R: Te
 
 def grown(model: nn.Module, **settings) -> nn.Module:
     """The model with an adapter on both layers whose R is large enough to matter."""
-    config = LoraXsConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["first", "second"], "init_std": 0.3, **settings})
+    config = LoraXsConfig(
+        **{"r": 4, "lora_alpha": 6, "target_modules": ["first", "second"], "init_std": 0.3, **settings}
+    )
     return get_peft_model(model, config)
 
 
@@ -80,7 +91,9 @@ def test_values_and_gradients_equal_autograd_on_the_unfused_formula(product, dty
     expected = oracle.forward(**o, s=S)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
     assert_close_to(y, expected)
-    for found, true in zip(torch.autograd.grad(y, (o["x"], o["R"]), dy), torch.autograd.grad(expected, (o["x"], o["R"]), dy), strict=True):
+    for found, true in zip(
+        torch.autograd.grad(y, (o["x"], o["R"]), dy), torch.autograd.grad(expected, (o["x"], o["R"]), dy), strict=True
+    ):
         assert_close_to(found, true)
 
 
@@ -174,9 +187,12 @@ def test_dropout_acts_on_the_adapter_s_input_in_training_only():
     found = layer(x)
     torch.manual_seed(3)
     dropped = F.dropout(x, 0.4)
-    expected = layer.base_layer(x) + layer.scaling["default"] * dropped @ (
-        layer.lora_B["default"] @ layer.lora_R["default"] @ layer.lora_A["default"]
-    ).T
+    expected = (
+        layer.base_layer(x)
+        + layer.scaling["default"]
+        * dropped
+        @ (layer.lora_B["default"] @ layer.lora_R["default"] @ layer.lora_A["default"]).T
+    )
     torch.testing.assert_close(found, expected)
     model.eval()
     assert torch.equal(layer(x), layer(x))

@@ -36,7 +36,10 @@ def llama() -> nn.Module:
 
 
 def test_an_R_of_zero_is_the_base_model_bit_for_bit():
-    base, model = oracle.bert(), get_peft_model(oracle.bert(), config(target_modules=oracle.ROBERTA_TARGETS, init_std=0.0))
+    base, model = (
+        oracle.bert(),
+        get_peft_model(oracle.bert(), config(target_modules=oracle.ROBERTA_TARGETS, init_std=0.0)),
+    )
     with torch.no_grad():
         assert torch.equal(model(oracle.tokens()).logits, base(oracle.tokens()).logits)
 
@@ -69,7 +72,7 @@ def test_unmerging_restores_the_weight_bit_for_bit(dtype):
 def test_a_broken_adapter_is_not_merged():
     model = get_peft_model(oracle.two_layers(), config())
     model.base_model.model.second.lora_R["default"].data[0, 0] = torch.nan
-    with pytest.raises(UserError, match="second.*not finite"):
+    with pytest.raises(UserError, match=r"second.*not finite"):
         model.merge_adapter(safe_merge=True)
 
 
@@ -122,11 +125,16 @@ def test_an_adapter_is_not_added_to_a_merged_weight():
 
 @pytest.mark.parametrize(
     ("build", "targets"),
-    [(gpt2, ["c_attn", "c_proj", "c_fc"]), (llama, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])],
+    [
+        (gpt2, ["c_attn", "c_proj", "c_fc"]),
+        (llama, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]),
+    ],
 )
 def test_decoders_train_merge_and_unmerge(build, targets):
     base = build()
-    model = get_peft_model(build(), LoraXsConfig(r=4, lora_alpha=4, target_modules=targets, init_std=0.3, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        build(), LoraXsConfig(r=4, lora_alpha=4, target_modules=targets, init_std=0.3, task_type="CAUSAL_LM")
+    )
     layers = [module for module in model.modules() if isinstance(module, LoraXsLinear)]
     assert len(layers) == {"gpt2": 2 * 4, "llama": 2 * 7}[build.__name__]
     ids = oracle.tokens()
@@ -188,4 +196,6 @@ def test_every_adapted_module_reports_how_its_factors_were_made():
     model = get_peft_model(oracle.two_layers(), config())
     reports = model.factor_reports["default"]
     assert sorted(reports) == ["first", "second"]
-    assert all(report.residual <= 1e-5 and report.seconds >= 0 and report.warning is None for report in reports.values())
+    assert all(
+        report.residual <= 1e-5 and report.seconds >= 0 and report.warning is None for report in reports.values()
+    )

@@ -1,4 +1,4 @@
-"""LoRA-XS (arXiv 2405.17604, section 3) derived again, unfused and in the plainest terms; and the tiny models it is tried on.
+"""LoRA-XS (arXiv 2405.17604, section 3) derived again, unfused, in the plainest terms; and tiny models to try it on.
 
 Nothing here uses the library's own code for factors, products or gradients.
 """
@@ -13,7 +13,7 @@ ROBERTA_TARGETS = ["attention.self.query", "attention.self.value", "attention.ou
 
 
 def factors(W: Tensor, r: int, first: int = 0) -> tuple[Tensor, Tensor]:
-    """A = Σ V ᵀ [r, in] and B = U [out, r] of the triplets `first … first + r - 1`, by LAPACK in fp64; signs arbitrary."""
+    """A = Σ Vᵀ [r, in] and B = U [out, r] of the triplets from `first` on, by LAPACK in fp64; signs arbitrary."""
     U, S, Vh = numpy.linalg.svd(W.detach().double().numpy(), full_matrices=False)
     part = slice(first, first + r)
     return torch.from_numpy(numpy.diag(S[part]) @ Vh[part]), torch.from_numpy(U[:, part].copy())
@@ -37,7 +37,7 @@ def merged(W: Tensor, A: Tensor, B: Tensor, R: Tensor, s: float) -> Tensor:
 
 
 class TwoLayers(nn.Module):
-    """x [..., 12] -> `first` -> tanh -> `second` -> [..., 10]: enough for a gradient to pass through an adapted layer."""
+    """x [..., 12] -> `first` -> tanh -> `second` -> [..., 10]: a gradient has to pass through an adapted layer."""
 
     def __init__(self, dtype: torch.dtype = torch.float32, bias: bool = True) -> None:
         super().__init__()
@@ -60,7 +60,12 @@ def bert(seed: int = 0) -> nn.Module:
     from transformers import AutoModelForSequenceClassification, BertConfig
 
     config = BertConfig(
-        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, max_position_embeddings=32
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=32,
     )
     torch.manual_seed(seed)
     return AutoModelForSequenceClassification.from_config(config).eval()

@@ -1,4 +1,4 @@
-"""LoraXsConfig: the settings of one LoRA-XS adapter, named as PEFT names them, refused early where they make no sense."""
+"""LoraXsConfig: settings of one LoRA-XS adapter, named as PEFT names them, refused where they mean nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lora_xs.adapters.svd import Part
 from lora_xs.errors import UserError
 
 
-class LoraXsType(str, enum.Enum):
+class LoraXsType(enum.StrEnum):
     """The method's name in PEFT's mappings: PEFT's own enum is closed, but its mappings are keyed by string enums."""
 
     LORA_XS = "LORA_XS"
@@ -36,8 +36,9 @@ class LoraXsConfig(PeftConfig):
     """Dropout on the adapter's input, in training only."""
     target_modules: list[str] | str | None = None
     """A list matches whole path parts from the end: `output.dense` matches `….attention.output.dense` and
-    `….layer.0.output.dense`, not `….my_output.dense`. A string is a regular expression for the full path, which is the way to take
-    one of these: `.*layer\\.\\d+\\.output\\.dense` is the FFN's alone. `all-linear`: every linear layer but the head."""
+    `….layer.0.output.dense`, not `….my_output.dense`. A string is a regular expression for the full path, which is the
+    way to take one of these: `.*layer\\.\\d+\\.output\\.dense` is the FFN's alone. `all-linear`: every linear layer
+    but the head."""
     exclude_modules: list[str] | str | None = None
     """Modules left out although targeted; same two forms."""
     modules_to_save: list[str] | None = None
@@ -83,7 +84,7 @@ class LoraXsConfig(PeftConfig):
         for name in ("target_modules", "exclude_modules"):
             _check_regex(name, getattr(self, name))
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
-            raise UserError("layers_to_transform needs a list of target_modules; put the layers into the regular expression")
+            raise UserError("layers_to_transform needs a list of target_modules; or name layers in the pattern")
         if self.layers_pattern and self.layers_to_transform is None:
             raise UserError("layers_pattern is given without layers_to_transform; name the layers too")
         for rank in self.rank_pattern.values():

@@ -1,4 +1,4 @@
-"""What a checkpoint holds in place of the factors: which weight and recipe made them, and four numbers of what came out.
+"""What a checkpoint holds in place of the factors: the weight and recipe that made them, four numbers of what came out.
 
 Stored beside every R as a uint8 tensor: 16 bytes of the weight's digest, four little-endian fp32 of the sketch, the
 recipe's canonical JSON.
@@ -48,12 +48,12 @@ class Fingerprint:
             digest, sketch = data[:_DIGEST_BYTES], _SKETCH.unpack(data[_DIGEST_BYTES:_HEAD_BYTES])
             return cls(digest.hex(), sketch, data[_HEAD_BYTES:].decode())
         except (struct.error, UnicodeDecodeError):
-            raise UserError(f"{where}: the checkpoint's fingerprint is damaged; take an intact copy of the file") from None
+            raise UserError(f"{where}: the checkpoint's fingerprint is damaged; take an intact copy") from None
 
-    def difference(self, saved: Fingerprint, norms: tuple[float, float]) -> str | None:
+    def difference(self, saved: Fingerprint, norms: tuple[float, float], tolerance: float = TOLERANCE) -> str | None:
         """What sets a checkpoint's factors apart from these, with the mend; None where they are the same.
 
-        `norms` are the Frobenius norms of these A and B.
+        `norms` are the Frobenius norms of these A and B, `tolerance` is what sketches may differ by relative to them.
         """
         if saved.recipe != self.recipe:
             return (
@@ -62,13 +62,13 @@ class Fingerprint:
             )
         if saved.digest != self.digest:
             return (
-                f"the checkpoint was trained on another base weight (digest {saved.digest[:8]}…, here {self.digest[:8]}…): "
-                "load it onto the base model it was trained on, in the same dtype, or save it there with save_factors=True"
+                f"the checkpoint is for another base weight (digest {saved.digest[:8]}…, not {self.digest[:8]}…): "
+                "load it onto the base model it was trained on, in the same dtype, or save it with save_factors=True"
             )
         off = sketch_distance(self.sketch, saved.sketch, norms)
-        if not off <= TOLERANCE:
+        if not off <= tolerance:
             return (
-                f"the factors rebuilt here differ numerically from the checkpoint's (by {off:.1e}, tolerance {TOLERANCE:.0e}): "
+                f"the factors differ numerically from the checkpoint's (by {off:.1e}, tolerance {tolerance:.0e}): "
                 "save the adapter with save_factors=True on the machine that trained it"
             )
         return None

@@ -1,4 +1,4 @@
-"""The adapters of one module: frozen A and B as buffers, R as the one parameter, and the guard of what is loaded into them."""
+"""The adapters of one module: A and B as frozen buffers, R as the one parameter, and the guard of what is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lora_xs.adapters.factors import FactorReport, build_factors
 from lora_xs.adapters.store import FactorStore
 from lora_xs.adapters.tuner.config import LoraXsConfig
-from lora_xs.adapters.tuner.fingerprint import Fingerprint, sketch_factors
+from lora_xs.adapters.tuner.fingerprint import TOLERANCE, Fingerprint, sketch_factors
 from lora_xs.adapters.tuner.targets import float_weight, linear_shape
 from lora_xs.errors import UserError
 
@@ -29,11 +29,11 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
     other_param_names = ("lora_A", "lora_B", "lora_fingerprint", "lora_dropout", "r", "lora_alpha", "scaling")
 
     def __init__(self, base_layer: nn.Module, module_name: str, adapter_name: str) -> None:
-        """Wrap `base_layer`, whose path in the base model is `module_name`; `adapter_name` becomes the active adapter."""
+        """Wrap `base_layer`, of path `module_name` in the base model; `adapter_name` becomes the active adapter."""
         super().__init__()
         self.base_layer = base_layer
         self.module_name = module_name
-        self.out_features, self.in_features = linear_shape(self.get_base_layer())
+        self.out_features, self.in_features = linear_shape(self.base)
         self.lora_R = nn.ParameterDict()
         self.lora_A = BufferDict()
         self.lora_B = BufferDict()
@@ -44,10 +44,15 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
         self.scaling: dict[str, float] = {}
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
-        self._active_adapter = [adapter_name]
+        self._active_adapter: list[str] = [adapter_name]
         self._recipes: dict[str, str] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._awaiting: set[str] = set()  # adapters whose factors a checkpoint has yet to bring
+
+    @property
+    def base(self) -> Any:
+        """The innermost base layer: nn.Linear, Conv1D or a bitsandbytes layer."""
+        return BaseTunerLayer.get_base_layer(self)
 
     def update_layer(self, adapter_name: str, config: LoraXsConfig, store: FactorStore) -> FactorReport | None:
         """Add an adapter; its report, or None where nothing was built (meta device, factors in the checkpoint).
@@ -55,10 +60,10 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
         Raises UserError while adapters are merged, and what `build_factors` raises.
         """
         if self.merged:
-            raise UserError(f"{self.module_name}: adapters are merged into the weight; unmerge before adding {adapter_name!r}")
+            raise UserError(f"{self.module_name}: adapters are merged; unmerge them before adding {adapter_name!r}")
         r, alpha = config.rank_of(self.module_name), config.alpha_of(self.module_name)
         recipe = config.recipe(r)
-        weight = self.get_base_layer().weight
+        weight = self.base.weight
         device, dtype = weight.device, self._compute_dtype()
         report, R0 = None, None
         if weight.is_meta or config.factors_in_checkpoint:
@@ -68,7 +73,7 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
             if not weight.is_meta:
                 self._awaiting.add(adapter_name)
         else:
-            factors = build_factors(float_weight(self.get_base_layer()), recipe, name=self.module_name, store=store)
+            factors = build_factors(float_weight(self.base), recipe, name=self.module_name, store=store)
             A, B, R0, report = factors.A.to(dtype), factors.B.to(dtype), factors.R0, factors.report
             fingerprint = Fingerprint(factors.digest, sketch_factors(A, B), recipe.json())
             self._fingerprints[adapter_name] = fingerprint
@@ -81,7 +86,7 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
         self.lora_B.register_buffer(adapter_name, B, persistent=config.save_factors)
         self.lora_fingerprint[adapter_name] = fingerprint.to_tensor().to(device)
         self._recipes[adapter_name] = recipe.json()
-        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+        BaseTunerLayer.set_adapter(self, self._active_adapter, inference_mode=config.inference_mode)
         return report
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -91,11 +96,11 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
         self._fingerprints.pop(adapter_name, None)
         self._awaiting.discard(adapter_name)
 
-    def require_factors(self) -> None:
-        """Raise UserError while an adapter's factors are still to come from its checkpoint."""
-        if self._awaiting:
+    def require_factors(self, adapter_name: str) -> None:
+        """Raise UserError while the adapter's factors are still to come from its checkpoint."""
+        if adapter_name in self._awaiting:
             raise UserError(
-                f"{self.module_name}: adapter {min(self._awaiting)!r} has no factors yet: load its checkpoint "
+                f"{self.module_name}: adapter {adapter_name!r} has no factors yet: load its checkpoint "
                 "(PeftModel.from_pretrained), or set factors_in_checkpoint=False in its configuration to compute them"
             )
 
@@ -105,18 +110,23 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
         Passes where nothing is held for it. Changes nothing.
         """
         R = entries.get(f"{prefix}lora_R.{adapter_name}")
-        if R is None or self.get_base_layer().weight.is_meta:
+        if R is None or self.base.weight.is_meta:
             return
         rank = self.r[adapter_name]
         if tuple(R.shape) != (rank, rank):
-            raise UserError(f"{self.module_name}: the checkpoint's R is {list(R.shape)}, the adapter's rank is {rank}; use its rank")
+            raise UserError(
+                f"{self.module_name}: the checkpoint's R is {list(R.shape)}, the rank is {rank}; use its rank"
+            )
         saved = self._saved_fingerprint(adapter_name, entries, prefix)
         if adapter_name in self._awaiting:
             A, B = self._saved_factors(adapter_name, entries, prefix)
             built = Fingerprint(saved.digest, sketch_factors(A, B), self._recipes[adapter_name])
+            # A file written over a half-precision base holds rounded factors and the sketch of the exact ones.
+            tolerance = max(TOLERANCE, 4 * torch.finfo(A.dtype).eps)
         else:
             A, B, built = self.lora_A[adapter_name], self.lora_B[adapter_name], self._fingerprints[adapter_name]
-        difference = built.difference(saved, (float(A.double().norm()), float(B.double().norm())))
+            tolerance = TOLERANCE
+        difference = built.difference(saved, (float(A.double().norm()), float(B.double().norm())), tolerance)
         if difference is not None:
             raise UserError(f"{self.module_name}: {difference}")
 
@@ -131,7 +141,7 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
     def _saved_fingerprint(self, adapter_name: str, entries: Mapping[str, Tensor], prefix: str) -> Fingerprint:
         data = entries.get(f"{prefix}lora_fingerprint.{adapter_name}")
         if data is None:
-            raise UserError(f"{self.module_name}: the checkpoint has R but no lora_fingerprint; save it again from the trained model")
+            raise UserError(f"{self.module_name}: R has no lora_fingerprint beside it; save the adapter again")
         return Fingerprint.from_tensor(data, self.module_name)
 
     def _saved_factors(self, adapter_name: str, entries: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, Tensor]:
@@ -142,28 +152,29 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
             if saved is None or saved.shape != own.shape:
                 held = "no" if saved is None else f"a {list(saved.shape)}"
                 raise UserError(
-                    f"{self.module_name}: the configuration promises factors in the checkpoint, it holds {held} {factor} "
+                    f"{self.module_name}: the configuration promises factors in the file, it holds {held} {factor} "
                     f"where {list(own.shape)} belongs; save the adapter again with save_factors=True"
                 )
             found.append(saved)
         return found[0], found[1]
 
     def _first_R(self, r: int, std: float) -> Tensor:
-        """R ~ N(0, std²), [r, r], drawn in fp32 on the CPU from torch's global generator; nothing drawn where std is 0."""
-        if std == 0 or self.get_base_layer().weight.is_meta:
+        """R ~ N(0, std²), [r, r], drawn in fp32 on the CPU from torch's global generator; no draw where std is 0."""
+        if std == 0 or self.base.weight.is_meta:
             return torch.zeros(r, r, device="cpu")
         return torch.randn(r, r, dtype=torch.float32, device="cpu") * std
 
     def _compute_dtype(self) -> torch.dtype:
-        base = self.get_base_layer()
-        weight_dtype: torch.dtype = base.weight.dtype
-        return weight_dtype if weight_dtype.is_floating_point else getattr(base, "compute_dtype", None) or torch.float32
+        dtype: torch.dtype = self.base.weight.dtype
+        if dtype.is_floating_point:
+            return dtype
+        return getattr(self.base, "compute_dtype", None) or torch.float32  # bitsandbytes' 4-bit layers have one
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """PEFT's hook after loading; its own would cast R to the base's dtype."""
         if adapter_name not in self.scaling:
             return
-        device = self.get_base_layer().weight.device if device is None else device
+        device = self.base.weight.device if device is None else device
         R, dtype = self.lora_R[adapter_name], self._compute_dtype()
         if not R.is_meta:
             R.data = R.data.to(device=device, dtype=_master_dtype(dtype))

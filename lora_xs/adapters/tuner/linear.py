@@ -31,9 +31,10 @@ class LoraXsLinear(LoraXsLayer):
             if self._disable_adapters and self.merged_adapters:
                 self.unmerge()
             return self.base_layer(x, *args, **kwargs)
-        if self._awaiting:
-            self.require_factors()
         names = [name for name in self._active_adapter if name in self.scaling]
+        if self._awaiting:
+            for name in names:
+                self.require_factors(name)
         if len(names) == 1 and not args and not kwargs:
             y = self._fused(x, names[0])
             if y is not None:
@@ -45,9 +46,9 @@ class LoraXsLinear(LoraXsLayer):
         return y
 
     def _fused(self, x: Tensor, name: str) -> Tensor | None:
-        """The whole product in one function; None where the base has to be called: it trains, is quantised or hooked."""
-        modules = self._modules  # read directly: nn.Module's attribute lookup would cost as much as a small product
-        base: Any = modules["base_layer"]
+        """The whole product in one function; None where the base must be called: it trains, is quantised or hooked."""
+        modules: Any = self._modules  # read directly: nn.Module's attribute lookup costs as much as a small product
+        base = modules["base_layer"]
         W = base._parameters.get("weight")
         bias = base._parameters.get("bias")
         if (
@@ -77,10 +78,11 @@ class LoraXsLinear(LoraXsLayer):
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """s·B R A in the shape of the base's stored weight and in R's dtype."""
-        self.require_factors()
+        self.require_factors(adapter)
         R = self.lora_R[adapter].detach()
-        delta = self.scaling[adapter] * (self.lora_B[adapter].to(R.dtype) @ R) @ self.lora_A[adapter].to(R.dtype)  # [out, in]
-        return delta.t() if isinstance(self.get_base_layer(), Conv1D) else delta
+        A, B = self.lora_A[adapter].to(R.dtype), self.lora_B[adapter].to(R.dtype)
+        delta = self.scaling[adapter] * (B @ R) @ A  # [out, in]
+        return delta.t() if isinstance(self.base, Conv1D) else delta
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """The adapter is W + ΔW, so PEFT may convert it (`export_lora` does so without loss)."""
@@ -96,7 +98,7 @@ class LoraXsLinear(LoraXsLayer):
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.scaling]
         if not names:
             return
-        base = self.get_base_layer()
+        base = self.base
         if is_quantised(base):
             raise UserError(
                 f"{self.module_name}: the weight is quantised, rounding would lose the adapter; "
@@ -108,7 +110,9 @@ class LoraXsLinear(LoraXsLayer):
             merged = merged.to(delta.dtype) + delta
         merged = merged.to(base.weight.dtype)
         if safe_merge and not torch.isfinite(merged).all():
-            raise UserError(f"{self.module_name}: merging {', '.join(names)} gives a weight that is not finite; the adapter is broken")
+            raise UserError(
+                f"{self.module_name}: merging {', '.join(names)} gives a weight that is not finite; train it again"
+            )
         if self._unmerged is None:
             self._unmerged = base.weight.detach().to("cpu", copy=True)
         base.weight.copy_(merged)
@@ -120,6 +124,6 @@ class LoraXsLinear(LoraXsLayer):
         if self._unmerged is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        self.get_base_layer().weight.copy_(self._unmerged)
+        self.base.weight.copy_(self._unmerged)
         self._unmerged = None
         self.merged_adapters.clear()

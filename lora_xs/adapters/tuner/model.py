@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
@@ -30,7 +30,7 @@ class LoraXsModel(BaseTuner):
 
     prefix: str = PREFIX
     tuner_layer_cls = LoraXsLayer
-    target_module_mapping: dict[str, list[str]] = {}
+    target_module_mapping: ClassVar[dict[str, list[str]]] = {}
 
     @property
     def factor_reports(self) -> dict[str, dict[str, FactorReport]]:
@@ -42,7 +42,7 @@ class LoraXsModel(BaseTuner):
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
         """Read by DistributedDataParallel, which would otherwise broadcast the frozen factors at every forward.
 
-        Names as seen from a PeftModel, from this model and from the base model, whichever is wrapped.
+        Names as seen from a PeftModel and from this model, whichever is wrapped.
         """
         buffers = [
             f"{layer_name}.{holder}.{name}"
@@ -52,7 +52,7 @@ class LoraXsModel(BaseTuner):
             for name in getattr(layer, holder)
         ]
         ignored = buffers + list(getattr(self.model, "_ddp_params_and_buffers_to_ignore", ()))
-        return [prefix + name for prefix in ("base_model.model.", "model.", "") for name in ignored]
+        return [prefix + name for prefix in ("base_model.model.", "model.") for name in ignored]
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter and its reports."""
@@ -67,7 +67,7 @@ class LoraXsModel(BaseTuner):
     def _prepare_model(self, peft_config: LoraXsConfig, model: nn.Module) -> None:
         adapter_name = next(name for name, config in self.peft_config.items() if config is peft_config)
         if "." in adapter_name:
-            raise UserError(f"adapter name {adapter_name!r} has a dot, which separates modules in checkpoints; leave it out")
+            raise UserError(f"adapter name {adapter_name!r} has a dot, which separates modules in a path; leave it out")
         _maybe_include_all_linear_layers(peft_config, model)
         check_targets(model, peft_config, lambda name: bool(self._check_target_module_exists(peft_config, name)))
         self._store = FactorStore()
@@ -97,7 +97,7 @@ class LoraXsModel(BaseTuner):
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         """Called around every forward of a PeftModel, which drops `adapter_names` unread where a tuner ignores it."""
         if kwargs.get("adapter_names") is not None:
-            raise UserError("LoRA-XS runs one set of adapters a batch: split the batch and use set_adapter, not adapter_names")
+            raise UserError("adapter_names is not supported: split the batch by adapter and use set_adapter")
         yield
 
     @classmethod
@@ -116,10 +116,12 @@ class LoraXsModel(BaseTuner):
             for name, module in model.named_modules()
             if isinstance(module, LoraXsLayer) and adapter_name in module.scaling
         }
-        missing = [layer.module_name for name, layer in layers.items() if f"{name}.lora_R.{adapter_name}" not in entries]
+        missing = [
+            layer.module_name for name, layer in layers.items() if f"{name}.lora_R.{adapter_name}" not in entries
+        ]
         if missing:
             raise UserError(
-                f"adapter {adapter_name!r}: the checkpoint has no R for {len(missing)} of {len(layers)} adapted modules, "
+                f"adapter {adapter_name!r}: the checkpoint has no R for {len(missing)} of {len(layers)} modules, "
                 f"for example {missing[0]}; attach the adapter with the checkpoint's target_modules"
             )
         unplaced = [key for key in entries if key.rpartition(".")[2] == "lora_R"]

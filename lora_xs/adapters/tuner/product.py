@@ -120,7 +120,7 @@ class _AddAdapter(Function):
 
 
 def _core_gradient(u: Tensor, h: Tensor, R: Tensor, s: float) -> Tensor:
-    """dR = s·uᵀ h [r, r] in R's dtype, u = dy B [tokens, r]: a half-precision sum over tokens would lose small terms."""
+    """dR = s·uᵀ h [r, r] in R's dtype, u = dy B [tokens, r]: a half-precision sum over tokens loses small terms."""
     return torch.addmm(R, _as(u, R.dtype).t(), _as(h, R.dtype), beta=0, alpha=s)
 
 

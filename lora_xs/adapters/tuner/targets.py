@@ -1,12 +1,13 @@
-"""Which modules an adapter goes to, checked whole before the first one is touched: a mistake leaves the model as it was."""
+"""Which modules an adapter goes to, all checked before one is touched: a mistake leaves the model as it was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.integrations import dequantize_module_weight, get_bnb_param_type
+from peft.utils.integrations import dequantize_module_weight, get_bnb_param_type, skip_init_on_device
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -35,20 +36,21 @@ def check_targets(model: nn.Module, config: LoraXsConfig, matches: Callable[[str
         _check_module(model, name, config.rank_of(name))
 
 
-def linear_shape(base: nn.Module) -> tuple[int, int]:
+def linear_shape(base: Any) -> tuple[int, int]:
     """(out, in) of a base layer, quantised or not."""
     if isinstance(base, Conv1D):
-        return base.weight.shape[1], base.weight.shape[0]
+        return base.nf, base.nx
     return base.out_features, base.in_features
 
 
-def is_quantised(base: nn.Module) -> bool:
+def is_quantised(base: Any) -> bool:
     """Whether the weight is stored by bitsandbytes in 8 or 4 bits; does not import bitsandbytes."""
     return bool(get_bnb_param_type(base.weight))
 
 
-def float_weight(base: nn.Module) -> Tensor:
-    """The weight as [out, in] in a float dtype, dequantised where need be; a view where it is stored so or transposed."""
+@skip_init_on_device  # dequantising registers the weight anew, which low_cpu_mem_usage would turn into a meta tensor
+def float_weight(base: Any) -> Tensor:
+    """The weight as [out, in] in a float dtype: a view of a float weight, else the dequantised one."""
     if isinstance(base, Conv1D):
         return base.weight.detach().t()
     return dequantize_module_weight(base).detach()
@@ -61,12 +63,12 @@ def _check_module(model: nn.Module, name: str, rank: int) -> None:
         raise UserError(f"{name}: {type(base).__name__} is not a linear layer; narrow target_modules to linear ones")
     parent = model.get_submodule(name.rpartition(".")[0])
     if isinstance(parent, nn.MultiheadAttention):
-        raise UserError(f"{name}: nn.MultiheadAttention reads this weight without calling the module; leave it out of target_modules")
+        raise UserError(f"{name}: nn.MultiheadAttention never calls this module; leave it out of target_modules")
     weight = base.weight
     if hasattr(weight, "full_tensor"):
         raise UserError(f"{name}: the weight is sharded; attach the adapter before the model is distributed")
     if not is_quantised(base) and not weight.is_floating_point():
-        raise UserError(f"{name}: a weight of {weight.dtype} cannot be adapted; load the base in a float dtype or through bitsandbytes")
+        raise UserError(f"{name}: a weight of {weight.dtype} cannot be adapted; load the base in a float dtype")
     if weight.device == torch.device("meta") and hasattr(base, "_hf_hook"):
         raise UserError(f"{name}: the weight is offloaded; load the model without offloading to attach the adapter")
     out_features, in_features = linear_shape(base)

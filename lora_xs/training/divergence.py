@@ -1,0 +1,11 @@
+"""A run that diverges is a result: where its loss or score stopped being finite."""
+
+from __future__ import annotations
+
+
+class Diverged(Exception):
+    """A loss or score stopped being finite; `step` is the first optimiser step at which that was seen."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the loss is {loss} at optimiser step {step}")
+        self.step = step
