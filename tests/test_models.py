@@ -89,7 +89,7 @@ def test_files_that_lack_the_models_weights_are_refused(tiny_run, tiny_model: Pa
 def test_a_folder_without_safetensors_is_refused(tiny_run, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((tiny_model / "config.json").read_text())
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
-    with pytest.raises(UserError, match="no \\*.safetensors file; other formats are not read"):
+    with pytest.raises(UserError, match=r"no \*.safetensors file; other formats are not read"):
         locate(tiny_run(f"model.path={tmp_path}").model)
 
 
