@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.linalg import eigh
 from torch import Tensor
@@ -20,7 +21,7 @@ TARGET = 2e-6  # residual relative to s_1 at which the iteration stops: a fifth 
 SMALLEST = 1e-5  # triplets below this part of s_1 are left to other routes: their vectors come out of a division
 BLOCK = 16  # vectors a step: a large matrix is read from memory once for all of them
 CACHED = 8 * 2**20  # bytes of a matrix that stays in the cache, where one vector a step needs the fewest products
-SECOND_LOOK = 8  # steps from a second start, where a step is a single vector
+SECOND_LOOK = 6  # steps from a second start, where a step is a single vector
 
 
 def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
@@ -28,8 +29,8 @@ def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
 
     That span holds them after far fewer products than power iteration needs, above all where the spectrum decays
     slowly (Musco & Musco 2015, arXiv 1504.05477). Of a triplet repeated more often than X has vectors it holds too few
-    copies; so a single vector is followed by a second start, which brings up what is missing. None where the span
-    outgrows a fair part of the whole space, as it may for flat spectra, or A's numerical rank ends before `count`.
+    copies; so a single vector is followed by a second start, to see whether one is missing. None where it is, where the
+    span outgrows a fair part of the whole space, as it may for flat spectra, or A's numerical rank ends before `count`.
     """
     if A.shape[0] > A.shape[1]:
         turned = krylov_triplets(A.mT, count)
@@ -43,7 +44,7 @@ def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
     basis = _array(A.new_empty(limit, m))  # [width, m], orthonormal rows
     image = _array(A.new_empty(limit, n))  # [width, n] = basis @ A
     matrix = _array(A)
-    ends: list[tuple[slice, Array]] = []  # blocks that A A' leads out of the basis, and the part that is outside
+    found: Triplets | None = None
     block, _ = _orthonormal(starts[0], basis[:0])
     while max(width + b, check_at) <= limit:
         new = slice(width, width + b)
@@ -55,12 +56,13 @@ def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
             continue
         wide = torch.as_tensor(image[:width]).double()
         squares, vectors = torch.linalg.eigh(product(wide, wide.mT))  # Ritz values and vectors of A A' in the basis
-        theta = squares[-count:].clamp_min(0).sqrt()  # [count], ascending
-        vectors = vectors[:, -count:]  # [width, count]
-        if not float(theta[0]) > SMALLEST * float(theta[-1]):
+        vectors, theta = vectors.flip(1)[:, :count], squares.flip(0)[:count].clamp_min(0).sqrt()  # [width, count]
+        if not float(theta[-1]) > SMALLEST * float(theta[0]):
             return None
-        left = sum((R @ vectors[rows]).square().sum(dim=0) for rows, R in [*ends, (new, outside)])  # [count]
-        residual = float((left.sqrt() / theta).max() / theta[-1])
+        if found is not None:  # more of the space can only raise the values, and does where one was missing
+            return found if float((theta - found[1]).max()) <= TARGET * float(theta[0]) else None
+        # A A' maps all of the basis but its newest block into the basis: what that leaves outside is the residual.
+        residual = float(((torch.as_tensor(outside).to(vectors) @ vectors[new]).norm(dim=0) / theta).max() / theta[0])
         if residual > TARGET:
             decades = math.log10(residual / TARGET)  # still to go
             if last is not None:
@@ -68,15 +70,14 @@ def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
             last = (width, decades)
             steps = max(1, math.ceil(decades / rate - 0.1))
             check_at = width + min(b * steps, width // 4)  # it quickens: what looks far may be near
-        elif b == 1 and not ends:
-            ends.append((new, outside))
-            block, _ = _orthonormal(starts[1], basis[:width])
-            last, check_at = None, width + SECOND_LOOK
-        else:
-            vectors, theta = vectors.flip(1), theta.flip(0)
-            X = torch.as_tensor(basis[:width]).mT @ vectors.float()  # [m, count]
-            Y = (vectors / theta).mT @ wide  # [count, n]
-            return X, theta.float(), Y.float()
+            continue
+        X = torch.as_tensor(basis[:width]).mT @ vectors.float()  # [m, count]
+        Y = (vectors / theta).mT @ wide  # [count, n]
+        found = X, theta.float(), Y.float()
+        if b > 1:
+            return found
+        block, _ = _orthonormal(starts[1], basis[:width])
+        check_at = width + SECOND_LOOK
     return None
 
 
@@ -112,17 +113,17 @@ def _array(tensor: Tensor) -> Array:
     return tensor.numpy() if tensor.is_cpu else tensor
 
 
-def _orthonormal(Z: Array, basis: Array) -> tuple[Array, Tensor]:
+def _orthonormal(Z: Array, basis: Array) -> tuple[Array, Array]:
     """Orthonormal rows [b, m] for the part of Z [b, m] outside the basis's span, and that part's triangle [b, b]."""
     Q, R = _qr(Z - (Z @ basis.T) @ basis)  # the part is R.T @ Q
-    # Once more: where the spectrum is steep, little of Z is outside, and the rounding of the rest is in Q.
-    return _qr(Q - (Q @ basis.T) @ basis)[0], R.double()
+    # Once more, over the whole basis: where the spectrum is steep, little of Z is outside, and rounding fills Q.
+    return _qr(Q - (Q @ basis.T) @ basis)[0], R
 
 
-def _qr(Z: Array) -> tuple[Array, Tensor]:
+def _qr(Z: Array) -> tuple[Array, Array]:
     """Orthonormal rows Q and an upper triangle R with Z = R.T @ Q."""
     if len(Z) == 1:  # not by LAPACK, whose call takes longer than the work
-        norm = float((Z @ Z.T)[0, 0]) ** 0.5
-        return Z / (norm or 1.0), torch.tensor([[norm]])
+        norm = float(Z[0] @ Z[0]) ** 0.5
+        return Z / (norm or 1.0), np.array([[norm]])
     Q, R = torch.linalg.qr(torch.as_tensor(Z).mT)
     return _array(Q.mT), R
