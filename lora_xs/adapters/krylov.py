@@ -42,7 +42,9 @@ def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
     generator = torch.Generator().manual_seed(0)  # its own: the global state stays untouched
     starts = _array(torch.randn(2, b, m, generator=generator, dtype=torch.float64).to(A))
     basis = _array(A.new_empty(limit, m))  # [width, m], orthonormal rows
-    image = _array(A.new_empty(limit, n))  # [width, n] = basis @ A
+    image = _array(A.new_empty(limit, n, dtype=torch.float64))  # [width, n] = basis @ A
+    gram = A.new_empty(limit, limit, dtype=torch.float64)  # [width, width] = image @ image.T, lower triangle
+    known = 0  # rows of it
     matrix = _array(A)
     found: Triplets | None = None
     block, _ = _orthonormal(starts[0], basis[:0])
@@ -50,12 +52,14 @@ def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
         new = slice(width, width + b)
         width += b
         basis[new] = block
-        image[new] = block @ matrix
-        block, outside = _orthonormal(image[new] @ matrix.T, basis[:width])
+        W = block @ matrix  # [b, n]
+        image[new] = W
+        block, outside = _orthonormal(W @ matrix.T, basis[:width])
         if width < check_at:
             continue
-        wide = torch.as_tensor(image[:width]).double()
-        squares, vectors = torch.linalg.eigh(product(wide, wide.mT))  # Ritz values and vectors of A A' in the basis
+        gram[known:width, :width] = torch.as_tensor(image[known:width] @ image[:width].T)
+        known = width
+        squares, vectors = torch.linalg.eigh(gram[:width, :width])  # Ritz values and vectors of A A' in the basis
         vectors, theta = vectors.flip(1)[:, :count], squares.flip(0)[:count].clamp_min(0).sqrt()  # [width, count]
         if not float(theta[-1]) > SMALLEST * float(theta[0]):
             return None
@@ -72,7 +76,7 @@ def krylov_triplets(A: Tensor, count: int) -> Triplets | None:
             check_at = width + min(b * steps, width // 4)  # it quickens: what looks far may be near
             continue
         X = torch.as_tensor(basis[:width]).mT @ vectors.float()  # [m, count]
-        Y = (vectors / theta).mT @ wide  # [count, n]
+        Y = (vectors / theta).mT @ torch.as_tensor(image[:width])  # [count, n]
         found = X, theta.float(), Y.float()
         if b > 1:
             return found

@@ -1,8 +1,9 @@
 """Content-addressed store of truncated SVDs on disk: a weight is decomposed once, whoever asks.
 
 An entry is named by the weight's digest, the part of the spectrum and the algorithm's version, so nothing in it can be
-out of date. Any number of processes may read and write it: files are replaced whole, the last writer wins, and what is
-lost or damaged is computed again. A store that cannot be written only costs time.
+out of date; made on another device or with other threads, it agrees to the stated accuracy, not to the bit. Any number
+of processes may read and write it: files are replaced whole, the last writer wins, and what is lost or damaged is
+computed again. A store that cannot be written only costs time.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,12 +24,12 @@ from lora_xs.errors import UserError
 
 __all__ = ["Certificate", "Part", "TruncatedSvd", "certify", "decompose", "truncated_svd"]
 
-ALGORITHM = "krylov16-gram-1"  # in every stored key: another way of computing factors is another name
+ALGORITHM = "krylov-gram-1"  # in every stored key: another way of computing factors is another name
 RESIDUAL = 1e-5  # the stated bound on every triplet's residual, relative to s_1
 ORTHOGONALITY = 5e-6  # the stated bound on every entry of U'U - 1 and V'V - 1
 PROBES = 8  # a residual is estimated from this many random projections; see `_probed_residual`
 ACCEPTED = RESIDUAL / 2  # by that estimate, which is low by half once in 50 times, by two thirds once in 1,000
-KRYLOV_FROM = 512  # smaller sides: the Gram matrix is as fast and needs no luck with the spectrum
+KRYLOV_FROM = 384  # smaller sides, and more than a sixth of all triplets, are as fast by the Gram matrix
 
 
 class Certificate(NamedTuple):
@@ -86,7 +87,10 @@ def decompose(weight: Tensor, first: int, count: int, *, name: str = "weight") -
     A, scale = _normalised(weight.detach(), name)
     with _full_precision(A.device):
         for route in _routes(A, first, count):
-            found = route()
+            try:
+                found = route()
+            except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # LAPACK gave up
+                found = None
             if found is None:
                 continue
             triplets, sigma_1 = found
@@ -124,7 +128,7 @@ def _routes(A: Tensor, first: int, count: int) -> Iterator[Route]:
         return (U[:, window].to(A.dtype), S[window].to(A.dtype), Vh[window].to(A.dtype)), float(S[0])
 
     if A.dtype == torch.float32:
-        if first == 0 and k >= KRYLOV_FROM:
+        if first == 0 and k >= max(KRYLOV_FROM, 6 * count):
             yield krylov
         if count <= k // 4:
             yield gram
@@ -171,7 +175,7 @@ def _normalised(weight: Tensor, name: str) -> tuple[Tensor, float]:
     largest = max(-float(low), float(high))
     if not math.isfinite(largest):
         raise UserError(f"{name}: the weight holds NaN or infinite values; check the checkpoint it was loaded from")
-    if largest == 0 or 1e-6 < largest < 1e6:  # squares stay well inside fp32
+    if largest == 0 or 1e-3 < largest < 1e3:  # fourth powers stay well inside fp32
         return A, 1.0
     scale = 2.0 ** min(max(math.frexp(largest)[1], -126), 126)  # itself an fp32 number
     return A / scale, scale

@@ -144,6 +144,15 @@ def test_a_route_that_errs_is_caught_and_another_one_answers(monkeypatch) -> Non
     assert_accurate(weight, truncated_svd(weight, 5), 5, "top")
 
 
+def test_a_route_on_which_lapack_gives_up_is_passed_over(monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(svd, "gram_triplets", fail)
+    weight = random(64, 80).float()
+    assert_accurate(weight, truncated_svd(weight, 5), 5, "top")
+
+
 def test_estimated_residual_is_close_to_the_measured_one() -> None:
     weight = power_law(600, 700, 0.5)[0].float()
     window = decompose(weight, 0, 20)
