@@ -29,7 +29,8 @@ lint: .venv/installed
 	.venv/bin/mypy
 
 bench: .venv/installed
-	HF_HUB_OFFLINE=1 $(PY) benchmarks/factors.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) benchmarks/factors.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) benchmarks/bundle.py
 
 clean:
 	rm -rf .venv results/demo
