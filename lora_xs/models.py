@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,15 @@ class Location:
 def locate(model: ModelSpec) -> Location:
     """Find the model's folder: `model.path`, then its installed package, then the hub.
 
-    Raises UserError naming what is missing and the ways to provide it.
+    Raises UserError naming what is missing and the ways to provide it: files, or bitsandbytes for a quantised base.
     """
+    found = _find(model)
+    if model.quantization == "none":
+        return found
+    return replace(found, identity=found.identity | {"quantization": _describe_quantization(model)})
+
+
+def _find(model: ModelSpec) -> Location:
     if model.path is not None:
         folder = Path(model.path).expanduser()
         if not (folder / "config.json").is_file():
@@ -51,7 +59,9 @@ def locate(model: ModelSpec) -> Location:
 def load_base(model: ModelSpec, location: Location, labels: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pretrained encoder with a fresh head of `labels` outputs (1: regression), and its tokenizer.
 
-    The head draws from torch's global RNG: seed it first. Raises UserError for files that are not such a model.
+    With `model.quantization` every linear layer but the head's is quantised while it loads; biases, embeddings, norms
+    and the head stay in `model.dtype`. The head draws from torch's global RNG: seed it first. Raises UserError for
+    files that are not such a model.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -149,6 +159,19 @@ def _in_package(model: ModelSpec) -> Location:
     )
 
 
+def _describe_quantization(model: ModelSpec) -> dict[str, Any]:
+    """What, beside the files, decides a quantised base's bits. Raises UserError where bitsandbytes is missing."""
+    try:
+        version = importlib.metadata.version("bitsandbytes")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"model.quantization={model.quantization} needs bitsandbytes; run `pip install bitsandbytes`, or leave "
+            "model.quantization=none"
+        ) from None
+    compute = {} if model.quantization == "int8" else {"compute": model.dtype}
+    return {"type": model.quantization, "bitsandbytes": version, "float": list(model.head), **compute}
+
+
 def _quantization(model: ModelSpec) -> dict[str, Any]:
     """The bitsandbytes part of `from_pretrained`'s arguments; the head stays whole, it is trained."""
     if model.quantization == "none":
@@ -156,6 +179,8 @@ def _quantization(model: ModelSpec) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
+    # it says at every product that int8 layers round their inputs to half precision
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     skip = list(model.head)
     if model.quantization == "int8":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)}

@@ -105,6 +105,7 @@ class _Attempt:
         from transformers import set_seed
 
         from lora_xs.adapters import attach
+        from lora_xs.adapters.estimation import EstimationRows
         from lora_xs.adapters.files import load_adapter
         from lora_xs.adapters.trainable import count
         from lora_xs.adapters.xs import describe_factors
@@ -122,9 +123,12 @@ class _Attempt:
             model.config.name_or_path = model.name_or_path = spec.model.hub or spec.model.name
         with self._phase("tokens"):
             tokens = tokenize_rows(rows, tokenizer, spec.task.max_length)
+        collate = Collator(tokenizer, padding=spec.trainer.padding, max_length=spec.task.max_length)
+        # beside the checkpoints: what a resumed run's R belongs to, and with them gone in the end
+        seen = EstimationRows(spec, tokens.train, collate, kept=self.folder / "checkpoints" / "start")
         set_seed(spec.seed)  # the adapter draws the same numbers whatever head or model came before
         with self._phase("adapter"):
-            model = attach(model, spec)
+            model = attach(model, spec, seen)
             if spec.start_from.run:
                 start = adapter_folder(Path(spec.start_from.run), spec.start_from.which)
                 load_adapter(model, start, head=spec.start_from.head)
@@ -137,7 +141,7 @@ class _Attempt:
         counts = count(model, spec.model.head)
         self.train["parameters"] = asdict(counts) | {"trainable": counts.trainable}
         self.train["truncated_rows"] = tokens.truncated
-        self.train["factors"] = describe_factors(model)
+        self.train["factors"] = seen.report or describe_factors(model)
         labels = tokens.validation["labels"]
         self.train["majority"] = _majority(spec, labels)
         set_seed(spec.seed)  # training sees the same stream of random numbers whatever was drawn above
@@ -147,7 +151,7 @@ class _Attempt:
             model=model,
             train_dataset=tokens.train,
             eval_dataset=_longest_first(tokens.validation),
-            data_collator=Collator(tokenizer, padding=spec.trainer.padding, max_length=spec.task.max_length),
+            data_collator=collate,
             compute_metrics=_scorer(spec),
         )
         progress = Progress(f"{spec.task.name} {self.folder.parent.name} seed {spec.seed}", spec.task.main_metric)

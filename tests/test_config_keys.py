@@ -45,6 +45,8 @@ def test_every_config_key_is_read(
     common = ["task=glue/cola", f"model.path={tiny_model}", "model=minilm", f"data.root={tiny_data}", "rank=4",
               f"results={tmp_path}", "trainer.epochs=1", "trainer.max_steps=2"]  # fmt: skip
     assert main([*common, "logger=tensorboard"]) == 0
+    assert main([*common, "method=vera"]) == 0
+    assert main([*common, "method=lora_sb"]) == 0
     source = next(tmp_path.glob("glue/cola/lora_xs-r4/s0-*"))
     assert main([*common, f"start_from={source}", "logger=wandb"]) == 0
     for lost in (["model=roberta-large"], ["model.path=null", "model.package=null"]):

@@ -55,7 +55,7 @@ def test_the_papers_parameter_counts_follow_from_the_configs(tiny_run, rank: int
 
 
 def test_lora_on_the_four_modules_has_the_published_count(tiny_run) -> None:
-    spec = tiny_run("model=roberta-large", "method=lora", "rank=8")
+    spec = tiny_run("model=roberta-large", "method=lora", "rank=8", "protocol=lora_sb")
     assert count(attach(load_on_meta(spec.model), spec), spec.model.head).adapter == 2_162_688
 
 

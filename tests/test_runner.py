@@ -18,7 +18,7 @@ from lora_xs.runner import run
 from lora_xs.spec import RunSpec
 from lora_xs.training import milestones
 
-METHODS = ("full_ft", "head_only", "lora", "rslora", "lora_xs")
+METHODS = ("full_ft", "head_only", "lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb")
 
 
 def trained(folder: Path) -> dict[str, torch.Tensor]:
@@ -119,6 +119,17 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_run, tmp_path: Path, stop_af
         run(spec)
     assert read_record(spec.folder) is None
     (spec.folder / "lease.json").unlink(missing_ok=True)
+    assert outcome(run(spec), spec.folder) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_resumes_to_the_same_bits(tiny_run, tmp_path: Path, stop_after, method: str) -> None:
+    settings = [f"method={method}", "trainer.max_steps=6", "trainer.learning_rate=1e-3"]
+    undisturbed = tiny_run(*settings, f"results={tmp_path}/whole")
+    expected = outcome(run(undisturbed), undisturbed.folder)
+    spec = tiny_run(*settings, f"results={tmp_path}/killed", "trainer.checkpoint_seconds=0")
+    with stop_after(3):
+        run(spec)
     assert outcome(run(spec), spec.folder) == expected
 
 
@@ -231,7 +242,8 @@ def test_all_methods_see_the_same_batches_and_start_from_the_same_head(tiny_run,
         assert all(torch.equal(head[name], heads["full_ft"][name]) for name in ("weight", "bias"))
     counts = {m: r.train["parameters"]["adapter"] for m, r in records.items()}
     assert counts["head_only"] == 0 and counts["lora_xs"] == 8 * 16
-    assert counts["lora"] == counts["rslora"] == sum(4 * (i + o) for i, o in [(32, 32)] * 6 + [(64, 32)] * 2)
+    assert counts["pissa"] == counts["rslora"] == sum(4 * (i + o) for i, o in [(32, 32)] * 6 + [(64, 32)] * 2)
+    assert counts["lora"] == 4 * 4 * (32 + 32) and counts["vera"] == 4 * (4 + 32)  # query and value, as in Table 1
 
 
 def test_another_seed_means_other_batches_and_another_r(tiny_run) -> None:
@@ -312,7 +324,7 @@ def test_evaluating_only_at_the_end(tiny_run) -> None:
 def test_a_failed_run_leaves_its_evidence_and_can_be_started_again(tiny_run, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tiny_run("trainer.epochs=1")
     with monkeypatch.context() as patch:
-        patch.setattr("lora_xs.adapters.attach", lambda model, spec: 1 / 0)
+        patch.setattr("lora_xs.adapters.attach", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(spec)
     attempt = read_attempt(spec.folder)

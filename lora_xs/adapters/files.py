@@ -1,13 +1,16 @@
-"""A run's adapter on disk: PEFT's two files (R only, for LoRA-XS) and the head beside them, all safetensors."""
+"""A run's adapter on disk: PEFT's two files and the head beside them, all safetensors.
+
+The tensors are R and a fingerprint for LoRA-XS, a plain LoRA of the unmodified base for PiSSA, d and b for VeRA.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lora_xs.adapters.trainable import head_state, trainable_state
 from lora_xs.atomic import new_folder
@@ -31,10 +34,15 @@ def save_adapter(model: nn.Module, folder: Path, head: Sequence[str]) -> int:
     from peft import PeftModel
     from safetensors.torch import save_file
 
+    from lora_xs.adapters.pissa import plain_lora_state, starts_of
+    from lora_xs.adapters.vera import write_projections
+
     with new_folder(folder) as temporary:
         size = 0
         if isinstance(model, PeftModel):
-            model.save_pretrained(str(temporary), save_embedding_layers=False)
+            state = plain_lora_state(model) if starts_of(model) else None
+            model.save_pretrained(str(temporary), save_embedding_layers=False, state_dict=state)
+            write_projections(model, temporary)
             (temporary / "README.md").unlink(missing_ok=True)
             size = (temporary / ADAPTER).stat().st_size
         else:
@@ -49,19 +57,30 @@ def save_adapter(model: nn.Module, folder: Path, head: Sequence[str]) -> int:
 def load_adapter(model: nn.Module, folder: Path, *, head: bool) -> None:
     """Load an adapter of the same method, rank and targets into `model` (already attached); the head too if asked.
 
-    LoRA-XS checks its factors' fingerprints here. Raises UserError saying what differs or is missing.
+    LoRA-XS checks its factors' fingerprints here, PiSSA its start, VeRA its projections. A model without an adapter
+    gets the weights full fine-tuning left, if any. Raises UserError saying what differs or is missing.
     """
     from peft import PeftModel, set_peft_model_state_dict
     from safetensors.torch import load_file
 
+    from lora_xs.adapters.pissa import PissaConfig, trained_part
+    from lora_xs.adapters.vera import check_projections, without_projection_warnings
+
     if not isinstance(model, PeftModel):
-        raise UserError(f"{folder}: a model without an adapter cannot start from one")
-    _check_config(model.peft_config["default"].to_dict(), folder)
+        _load_whole(model, folder)
+        if head:
+            load_head(model, folder)
+        return
+    config = model.peft_config["default"]
+    _check_config((config.plain() if isinstance(config, PissaConfig) else config).to_dict(), folder)
+    check_projections(model, folder)
+    entries = trained_part(model, load_file(folder / ADAPTER))
     try:
-        result = set_peft_model_state_dict(model, load_file(folder / ADAPTER), adapter_name="default")
-    except RuntimeError as error:
+        with without_projection_warnings():
+            result = set_peft_model_state_dict(model, entries, adapter_name="default")
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{folder}: {' '.join(str(error).split())}") from error
-    missing = [key for key in result.missing_keys if ".lora_" in key and "base_layer" not in key]
+    missing = [key for key in result.missing_keys if _of_adapter(key)]
     if missing or result.unexpected_keys:
         raise UserError(
             f"{folder}: {len(missing)} tensors missing and {len(result.unexpected_keys)} unexpected, "
@@ -80,10 +99,28 @@ def load_head(model: nn.Module, folder: Path) -> None:
         raise UserError(f"{folder}: no {HEAD}; leave start_from.head=false")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     own = dict(base.named_parameters())
-    for name, tensor in load_file(folder / HEAD).items():
+    _copy(load_file(folder / HEAD), own, f"{folder}/{HEAD}")
+
+
+def _load_whole(model: nn.Module, folder: Path) -> None:
+    """Copy what full fine-tuning left into a model without an adapter; head only leaves nothing but the head."""
+    from safetensors.torch import load_file
+
+    if (folder / ADAPTER).is_file():
+        raise UserError(f"{folder}: holds an adapter; a model without an adapter cannot start from one")
+    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if (folder / MODEL).is_file():
+        _copy(load_file(folder / MODEL), own, f"{folder}/{MODEL}")
+    elif not (folder / HEAD).is_file():
+        raise UserError(f"{folder}: neither {MODEL} nor {HEAD} there; give the adapter folder of a finished run")
+
+
+def _copy(saved: Mapping[str, Tensor], own: Mapping[str, nn.Parameter], file: str) -> None:
+    for name, tensor in saved.items():
         if name not in own or own[name].shape != tensor.shape:
             has = tuple(own[name].shape) if name in own else "none"
-            raise UserError(f"{folder}/{HEAD}: {name} is {tuple(tensor.shape)}, this model's is {has}")
+            raise UserError(f"{file}: {name} is {tuple(tensor.shape)}, this model's is {has}")
+    for name, tensor in saved.items():
         own[name].data.copy_(tensor)
 
 
@@ -92,9 +129,14 @@ def _check_config(wanted: dict[str, Any], folder: Path) -> None:
         found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: not readable: {error}") from error
-    for key in ("peft_type", "r", "lora_alpha", "use_rslora", "target_modules"):
+    for key in ("peft_type", "r", "lora_alpha", "use_rslora", "target_modules", "projection_prng_key"):
         one, other = found.get(key), wanted.get(key)
         if isinstance(one, list) or isinstance(other, set | list):
             one, other = sorted(one or []), sorted(other or [])
         if key in found and str(getattr(one, "value", one)) != str(getattr(other, "value", other)):
             raise UserError(f"{folder}: saved with {key}={one}, this run has {key}={other}")
+
+
+def _of_adapter(key: str) -> bool:
+    """Whether a model's tensor is an adapter's: by PEFT's prefixes of LoRA (and LoRA-XS) and VeRA."""
+    return (".lora_" in key or ".vera_lambda_" in key) and ".base_layer." not in key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.adapters.baselines import peft_targets
@@ -29,6 +30,9 @@ def lora_xs_config(spec: RunSpec) -> LoraXsConfig:
         init_std=spec.init.std,
         kaiming_bounds=spec.init.kaiming_bounds,
         init_seed=spec.init.seed,
+        matrix=spec.init.matrix,
+        noise=spec.init.noise or 0.0,
+        orthonormal=spec.init.orthonormal,
         save_factors=spec.method.save_factors,
     )
 
@@ -45,16 +49,21 @@ def describe_factors(model: nn.Module) -> dict[str, Any] | None:
 
     residual: the largest of any module, relative to its σ₁. gap: the smallest singular gap at a cut, likewise.
     cached: modules whose truncation the store had. seconds: spent on all of them. warnings: near-degenerate cuts.
+    ratio: smallest, median and largest ‖s·B R A‖ / ‖W‖ of a module at step 0 (Frobenius), where R does not start at
+    random.
     """
     modules = getattr(model, "factor_reports", {}).get("default", {})
     if not modules:
         return None
     reports = list(modules.values())
+    ratios = [r.ratio for r in reports if r.ratio is not None]
+    spread = {"min": min(ratios), "median": median(ratios), "max": max(ratios)} if ratios else None
     return {
         "modules": len(reports),
         "residual": max((r.residual for r in reports if r.residual is not None), default=None),
         "gap": min((r.gap for r in reports if r.gap is not None), default=None),
         "cached": sum(r.cached for r in reports),
         "seconds": round(sum(r.seconds for r in reports), 3),
+        "ratio": spread,
         "warnings": [r.warning for r in reports if r.warning],
     }

@@ -1,8 +1,8 @@
 """Fill what a config leaves open from the papers' published settings, and say where each value came from.
 
 A value given by the user wins; then the task's own table for protocol, method and rank (LoRA-XS Table 7); then what
-the protocol says of the task's family; then this project's documented defaults, recorded as "ours". A field nobody
-published and nobody gave is an error that names it.
+the method's own file says was published for the task's family; then what the protocol says of that family; then this
+project's documented defaults, recorded as "ours". A field nobody published and nobody gave is an error that names it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ OPEN_FIELDS = (
     "trainer.max_grad_norm",
     "method.alpha",
     "method.dropout",
+    "method.target_modules",
     "task.max_length",
+    "init.samples",
+    "init.batch_size",
 )
 NEEDS_SCALE = ("lora", "rslora", "pissa", "lora_xs", "lora_sb")
-SETTINGS_ONLY = {"task": ("family", "published", "ours"), "method": ("ours",)}
+SETTINGS_ONLY = {"task": ("family", "published", "ours"), "method": ("published", "ours")}
+MAY_STAY_OPEN = ("method.target_modules", "init.batch_size")  # the model's own, the trainer's, then
 GIVEN = "given"
 
 
@@ -45,12 +49,16 @@ def resolve(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             continue
         if dotted == "method.alpha" and values["method"]["name"] not in NEEDS_SCALE:
             continue
+        if section == "init" and not _estimates(values, key):
+            continue
         for source, settings in _layers(values, rank):
             value = (settings.get(section) or {}).get(key)
             if value is not None:
                 values[section][key], provenance[dotted] = value, source
                 break
         else:
+            if dotted in MAY_STAY_OPEN:
+                continue
             raise UserError(
                 f"{dotted} is an open field: not published for protocol={values['protocol']['name']} "
                 f"task={values['task']['name']} method={values['method']['name']} rank={rank}; give {dotted}=…"
@@ -64,6 +72,12 @@ def resolve(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     return values, provenance
 
 
+def _estimates(values: Mapping[str, Any], key: str) -> bool:
+    """Whether LoRA-SB's estimate is made and needs `key` of `init`: a share of the rows replaces their number."""
+    by_share = key == "samples" and values["init"].get("fraction") is not None
+    return values["method"]["name"] == "lora_sb" and values["init"]["name"] == "update" and not by_share
+
+
 def _layers(values: Mapping[str, Any], rank: int | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Settings that may fill an open field, strongest first, each with its source in words."""
     task, method, protocol = values["task"], values["method"], values["protocol"]
@@ -73,6 +87,8 @@ def _layers(values: Mapping[str, Any], rank: int | None) -> Iterator[tuple[str, 
     published_in = table.get("source", "")
     yield published_in, of_method.get(rank) or {}
     yield published_in, of_method.get("any") or {}
+    of_family = ((method.get("published") or {}).get(protocol["name"]) or {}).get(task["family"]) or {}
+    yield of_family.get("source", ""), of_family
     if (values.get("start_from") or {}).get("run"):
         yield f"{family.get('source', '')} (started from another task)", family.get("started") or {}
     yield family.get("source", ""), (family.get("methods") or {}).get(method["name"]) or {}

@@ -9,12 +9,7 @@ from lora_xs.errors import UserError
 if TYPE_CHECKING:
     from lora_xs.spec.runspec import RunSpec
 
-NOT_BUILT: dict[str, str] = {
-    "pissa": "method=pissa is not built yet; choose one of full_ft, head_only, lora, rslora, lora_xs",
-    "vera": "method=vera is not built yet; choose one of full_ft, head_only, lora, rslora, lora_xs",
-    "lora_sb": "method=lora_sb is not built yet; choose one of full_ft, head_only, lora, rslora, lora_xs",
-}
-CAN_START = ("lora", "rslora", "lora_xs", "lora_sb", "vera")
+CAN_START = ("lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb")
 
 
 def check(spec: RunSpec) -> None:
@@ -22,6 +17,7 @@ def check(spec: RunSpec) -> None:
     _check_method(spec)
     _check_rank(spec)
     _check_numbers(spec)
+    _check_estimate(spec)
     _check_places(spec)
 
 
@@ -29,15 +25,15 @@ def _check_method(spec: RunSpec) -> None:
     method, init = spec.method, spec.init
     if init.name not in method.inits:
         raise UserError(f"init={init.name} does not go with method={method.name}; allowed: {', '.join(method.inits)}")
-    if method.name in NOT_BUILT:
-        raise UserError(NOT_BUILT[method.name])
     if spec.model.quantization != "none" and method.name in ("full_ft", "pissa"):
         raise UserError(
             f"model.quantization={spec.model.quantization} cannot be trained by method={method.name}; "
-            "use quantization=none, or one of lora, rslora, lora_xs, lora_sb"
+            "use quantization=none, or one of head_only, lora, rslora, vera, lora_xs, lora_sb"
         )
-    if method.save_factors and method.name not in ("lora_xs", "lora_sb"):
+    if method.save_factors and method.name not in ("lora_xs", "lora_sb", "vera"):
         raise UserError(f"method.save_factors=true has no meaning for method={method.name}; leave it out")
+    if (method.d_initial is None) == (method.name == "vera"):
+        raise UserError(f"method.d_initial={method.d_initial} is VeRA's, and VeRA's alone; method={method.name}")
     if spec.start_from.run and method.name not in CAN_START:
         raise UserError(f"start_from does not go with method={method.name}; allowed: {', '.join(CAN_START)}")
     if spec.model.kind == "decoder" and spec.task.kind in ("classification", "regression"):
@@ -45,6 +41,24 @@ def _check_method(spec: RunSpec) -> None:
             f"model={spec.model.name} is a decoder but task={spec.task.name} needs an encoder; "
             "use model=minilm or model=roberta-large"
         )
+
+
+def _check_estimate(spec: RunSpec) -> None:
+    """Of LoRA-SB's estimate; every other initialisation has the defaults here."""
+    init = spec.init
+    if init.samples is not None and init.fraction is not None:
+        raise UserError(f"init.samples={init.samples} and init.fraction={init.fraction} say both; give one of them")
+    for key, count in {"init.samples": init.samples, "init.batch_size": init.batch_size}.items():
+        if count is not None and count < 1:
+            raise UserError(f"{key}={count} must be at least 1")
+    if init.fraction is not None and not 0 < init.fraction <= 1:
+        raise UserError(f"init.fraction={init.fraction} must be above 0 and at most 1")
+    if (init.matrix == "update_noise") != (init.noise is not None):
+        raise UserError(f"init.noise={init.noise} goes with init.matrix=update_noise alone; init.matrix={init.matrix}")
+    if init.noise is not None and init.noise < 0:
+        raise UserError(f"init.noise={init.noise} must not be negative")
+    if spec.method.name == "lora_sb" and not spec.method.save_factors:
+        raise UserError("method.save_factors=false: LoRA-SB's factors follow from data, the adapter's file holds them")
 
 
 def _check_rank(spec: RunSpec) -> None:

@@ -61,19 +61,32 @@ class MethodSpec:
     alpha: float | None = None
     dropout: float = 0.0
     target_modules: tuple[str, ...] | None = None  # None: the model's
-    save_factors: bool = aside(False)  # the frozen factors go into the adapter's file
+    d_initial: float | None = None  # VeRA: what every entry of d starts from
+    save_factors: bool = aside(False)  # the frozen factors (VeRA: the projections) go into the adapter's file
 
 
 @dataclass(frozen=True)
 class InitSpec:
-    """How the frozen factors and R start (PROTOCOL.md of the papers: LoRA-XS §3, Table 4)."""
+    """How the frozen factors and R start (LoRA-XS section 3 and Table 4). From `samples` on: of `update`, LoRA-SB's
+    estimate of the first full fine-tuning step (its section 3, Table 4 and Figure 3)."""
 
     name: Literal["svd_w", "svd_random", "random", "update", "method"]
     part: Literal["top", "middle", "bottom"] = "top"
     sigma: bool = True  # A = Σ_r V_rᵀ; False: A = V_rᵀ
     std: float = 1e-5  # of R's normal distribution; 0: R starts at zero
     kaiming_bounds: Literal["official", "fan_in"] = "official"
-    seed: int = 42  # of random factors
+    seed: int = 42  # of random factors, and of the noise of `matrix`
+    samples: int | None = None  # training rows of the estimate; None with `fraction`
+    fraction: float | None = None  # the paper's reading instead: a share of the training rows, 0.001
+    choice: Literal["random", "first"] = "random"  # of the samples, by the run's seed
+    batch_size: int | None = None  # rows of an estimation batch; None: the trainer's batch_size
+    normalise: Literal["batches", "rows"] = "batches"  # the loss: mean of batch means, or sum over rows
+    dropout: bool = True  # the base model's dropout during the estimate, as in the official code
+    eta: Literal["estimation_batches", "optimiser_steps"] = "estimation_batches"  # steps in lr / (warm-up · steps)
+    sign: bool = True  # AdamW's first step; False: the raw gradient, SGD's
+    matrix: Literal["update", "update_noise", "kaiming"] = "update"  # what is decomposed
+    noise: float | None = None  # standard deviation of update_noise's
+    orthonormal: bool = True  # B = U_r, R = Σ_r / s; False: B = U_r Σ_r, R = 1 / s
 
 
 @dataclass(frozen=True)

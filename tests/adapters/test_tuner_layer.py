@@ -176,7 +176,7 @@ def test_R_keeps_fp32_and_its_bits_when_the_model_is_cast():
 def test_a_new_initialisation_can_say_what_s_R_starts_from(monkeypatch):
     start = torch.arange(16.0).view(4, 4)
 
-    def build(weight: Tensor, recipe, name, store):
+    def build(weight: Tensor, recipe, name, store, update):
         return factors.build_factors(weight, factors.Recipe(r=recipe.r), name=name, store=store)._replace(R0=start)
 
     monkeypatch.setattr(factors, "INITS", {**factors.INITS, "given": factors.Init(build, ())})

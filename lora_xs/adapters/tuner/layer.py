@@ -73,7 +73,8 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
             if not weight.is_meta:
                 self._awaiting.add(adapter_name)
         else:
-            factors = build_factors(float_weight(self.base), recipe, name=self.module_name, store=store)
+            update = config.first_step(self.module_name)
+            factors = build_factors(float_weight(self.base), recipe, name=self.module_name, store=store, update=update)
             A, B, R0, report = factors.A.to(dtype), factors.B.to(dtype), factors.R0, factors.report
             fingerprint = Fingerprint(factors.digest, sketch_factors(A, B), recipe.json())
             self._fingerprints[adapter_name] = fingerprint
@@ -82,8 +83,8 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
             self.lora_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
         R = self._first_R(r, config.init_std) if R0 is None else R0 / self.scaling[adapter_name]
         self.lora_R[adapter_name] = nn.Parameter(R.to(device=device, dtype=_master_dtype(dtype)))
-        self.lora_A.register_buffer(adapter_name, A, persistent=config.save_factors)
-        self.lora_B.register_buffer(adapter_name, B, persistent=config.save_factors)
+        self.lora_A.register_buffer(adapter_name, A, persistent=bool(config.save_factors))
+        self.lora_B.register_buffer(adapter_name, B, persistent=bool(config.save_factors))
         self.lora_fingerprint[adapter_name] = fingerprint.to_tensor().to(device)
         self._recipes[adapter_name] = recipe.json()
         BaseTunerLayer.set_adapter(self, self._active_adapter, inference_mode=config.inference_mode)

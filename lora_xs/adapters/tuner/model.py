@@ -90,6 +90,9 @@ class LoraXsModel(BaseTuner):
             self.factor_reports.setdefault(adapter_name, {})[current_key] = report
         setattr(parent, target_name, layer)
 
+    def _post_injection_hook(self, model: nn.Module, config: LoraXsConfig, adapter_name: str) -> None:
+        config.update = None  # its gradients went into the factors
+
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Nothing to cast: R is fp32 already, and A and B belong in the dtype of the base's products."""
 

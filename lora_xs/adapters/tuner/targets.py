@@ -18,8 +18,9 @@ LINEAR_TYPES = (nn.Linear, Conv1D)
 """Base layers that can be adapted. bitsandbytes' int8 and 4-bit layers are subclasses of nn.Linear."""
 
 
-def check_targets(model: nn.Module, config: LoraXsConfig, matches: Callable[[str], bool]) -> None:
-    """Raise UserError unless `matches` selects modules of `model`, all adaptable at their rank.
+def check_targets(model: nn.Module, config: LoraXsConfig, matches: Callable[[str], bool]) -> list[str]:
+    """Names of the modules of `model` that `matches` selects. Raises UserError unless there are some, all adaptable at
+    their rank.
 
     Modules inside a layer that is already adapted are not looked at.
     """
@@ -34,6 +35,7 @@ def check_targets(model: nn.Module, config: LoraXsConfig, matches: Callable[[str
         )
     for name in targets:
         _check_module(model, name, config.rank_of(name))
+    return targets
 
 
 def linear_shape(base: Any) -> tuple[int, int]:
