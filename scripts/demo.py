@@ -18,7 +18,7 @@ from lora_xs.records import find_records
 from lora_xs.reporting.summary import print_summary
 
 RESULTS = Path("results/demo")
-COMMON = ("task=reviews", "task.train_rows=2500", "trainer.epochs=2", f"results={RESULTS}")
+COMMON = ("task=reviews", "task.train_rows=1500", "trainer.epochs=2", f"results={RESULTS}")
 ARMS = (
     ("method=lora_xs", "rank=16", "trainer.learning_rate=1e-2", "trainer.head_learning_rate=5e-3"),
     ("method=lora", "rank=8", "trainer.learning_rate=1e-3", "trainer.head_learning_rate=5e-3"),
