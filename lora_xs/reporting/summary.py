@@ -9,6 +9,7 @@ from rich.table import Table
 
 from lora_xs.records import Record
 
+WIDTH = 132  # characters that a table's lines need
 COLUMNS = (
     "task",
     "method",
@@ -50,4 +51,7 @@ def print_summary(records: Iterable[Record], console: Console | None = None) -> 
     table = Table(*COLUMNS)
     for row in sorted(map(summary_row, records)):
         table.add_row(*row)
-    (console or Console()).print(table)
+    console = console or Console()
+    if console.width < WIDTH:  # a pipe, or a narrow terminal: wrapped lines are better than cut words
+        console = Console(width=WIDTH, file=console.file)
+    console.print(table)
