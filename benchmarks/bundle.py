@@ -97,7 +97,7 @@ class _Drawn:
         return 0.1 * torch.randn(self.numel, generator=torch.Generator().manual_seed(self.seed))
 
     def head(self) -> Tensor:
-        raise NotImplementedError("these users have no heads")
+        raise LookupError("these users have no heads")
 
 
 def _first_user(model: PeftModel, folder: Path) -> AdapterFolder:
