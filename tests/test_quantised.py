@@ -13,6 +13,7 @@ from torch import nn
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 
 from lora_xs.adapters import attach
+from lora_xs.adapters.estimation import EstimationRows
 from lora_xs.adapters.files import load_adapter, save_adapter
 from lora_xs.adapters.trainable import count, trainable
 from lora_xs.errors import UserError
@@ -22,10 +23,11 @@ from lora_xs.runner import run
 from lora_xs.spec import RunSpec
 from lora_xs.training import milestones
 
-METHODS = ("head_only", "lora", "rslora", "vera", "lora_xs")
+METHODS = ("head_only", "lora", "rslora", "vera", "lora_xs", "lora_sb")
 BITS = ("int8", "nf4")
 TOKENS = torch.randint(5, 25, (8, 9), generator=torch.Generator().manual_seed(5))
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1])
+ROWS = [{"input_ids": ids, "labels": label} for ids, label in zip(TOKENS.tolist(), LABELS.tolist(), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,11 @@ def spec_of(tiny_run, wide_model: Path) -> Spec:
 def build(spec: RunSpec) -> nn.Module:
     torch.manual_seed(0)
     base, _ = load_base(spec.model, locate(spec.model), 2)
-    return attach(base, spec).eval()
+    return attach(base, spec, EstimationRows(spec, ROWS, stacked)).eval()
+
+
+def stacked(rows: list[dict]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
 
 def loss_of(model: nn.Module) -> torch.Tensor:

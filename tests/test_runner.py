@@ -203,9 +203,9 @@ def test_a_loss_that_is_not_finite_is_a_diverged_record_that_says_where(tiny_run
 
 
 def test_answers_that_collapse_to_a_constant_are_a_diverged_record(tiny_run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_xs import runner
+    from lora_xs.training import labels
 
-    usual, calls = runner._scorer, []
+    usual, calls = labels.scorer, []
 
     def scorer(spec):
         score = usual(spec)
@@ -216,7 +216,7 @@ def test_answers_that_collapse_to_a_constant_are_a_diverged_record(tiny_run, mon
 
         return scored
 
-    monkeypatch.setattr(runner, "_scorer", scorer)
+    monkeypatch.setattr(labels, "scorer", scorer)
     record = run(tiny_run("trainer.epochs=3"))
     assert (record.status, record.run["error"]["epoch"]) == ("diverged", 2.0)
     assert len(record.train["evaluations"]) == 3

@@ -20,7 +20,7 @@ class Portion(NamedTuple):
     """Rows that go through the model at once."""
 
     inputs: Mapping[str, Tensor]  # as the collator makes them, labels included
-    weight: float  # of their mean loss in the estimate's
+    weight: float  # of their mean loss in the estimate's; responses bring the weight of each token instead
 
 
 class EstimationRows:
@@ -59,18 +59,25 @@ class EstimationRows:
     def __iter__(self) -> Iterator[Portion]:
         """Portions of at most `trainer.device_batch_size` rows.
 
-        `init.normalise=batches`: the estimate's loss is the mean of the batches' mean losses. `rows`: the sum over
-        rows. A sign step sees the difference only where batches are uneven.
+        `init.normalise=batches`: the estimate's loss is the mean of the batches' mean losses (over rows; of responses,
+        over tokens). `rows`: the sum over rows, or tokens. A sign step sees the difference only where batches are
+        uneven.
         """
         chosen, size = self.indices, self.batch_size
         held = self.spec.trainer.device_batch_size or size
         batches = math.ceil(len(chosen) / size)
         for start in range(0, len(chosen), size):
             batch = chosen[start : start + size]
-            for first in range(0, len(batch), held):
-                part = batch[first : first + held]
-                share = len(part) if self.spec.init.normalise == "rows" else len(part) / len(batch) / batches
-                yield Portion(self.collate([self.dataset[index] for index in part]), share)
+            rows = [self.dataset[index] for index in batch]
+            summed = self.spec.init.normalise == "rows"
+            if "prompt_tokens" in rows[0]:
+                tokens = sum(max(0, len(row["input_ids"]) - max(1, row["prompt_tokens"])) for row in rows)
+                weight = 1.0 if summed else 1.0 / max(1, tokens) / batches
+                rows = [{**row, "weight": weight} for row in rows]
+            for first in range(0, len(rows), held):
+                part = rows[first : first + held]
+                share = len(part) if summed else len(part) / len(rows) / batches
+                yield Portion(self.collate(part), share)
 
     def step(self) -> tuple[float, int]:
         """η = lr / (warm-up ratio · steps), the rate of the first warm-up step, and the steps that were counted.
@@ -78,14 +85,16 @@ class EstimationRows:
         `init.eta=estimation_batches`, the official code: epochs · ⌈rows / estimation batch⌉. On GLUE that batch is the
         optimiser's own; on the language models it is 3 (math) and 10 rows (commonsense) where an optimiser step has 32
         and 192, so η is 10 and 19 times smaller than the paper's text says. `optimiser_steps`, the text: epochs · ⌈rows
-        / batch⌉, or `trainer.max_steps`. Without any warm-up step the first rate is lr itself.
+        / batch⌉, or `trainer.max_steps`. `trainer.warmup_steps` wins over the ratio. Without any warm-up step the first
+        rate is lr itself.
         """
         trainer, rows = self.spec.trainer, len(self.dataset)
         if self.spec.init.eta == "estimation_batches":
             steps = trainer.epochs * math.ceil(rows / self.batch_size)
         else:
             steps = trainer.max_steps or trainer.epochs * math.ceil(rows / trainer.batch_size)
-        return trainer.learning_rate / max(1.0, trainer.warmup_ratio * steps), steps
+        warmup = trainer.warmup_ratio * steps if trainer.warmup_steps is None else trainer.warmup_steps
+        return trainer.learning_rate / max(1.0, warmup), steps
 
 
 def sample_indices(rows: int, init: InitSpec, seed: int) -> list[int]:

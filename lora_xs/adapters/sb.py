@@ -75,8 +75,12 @@ def _estimate(model: Any, config: LoraXsConfig, spec: RunSpec, rows: EstimationR
 
 def _weighted_loss(model: nn.Module, portion: Portion) -> Tensor:
     from lora_xs.adapters.update import on_device
+    from lora_xs.losses import response_loss
 
-    loss: Tensor = model(**on_device(portion.inputs, model)).loss
+    inputs = on_device(portion.inputs, model)
+    if "label_weights" in inputs:
+        return response_loss(model, inputs)
+    loss: Tensor = model(**inputs).loss
     return loss * portion.weight
 
 

@@ -15,13 +15,15 @@ Source = Literal["hub", "local", "package"]
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_rows` was asked for. `cache` is None where nothing may be kept."""
+    """What rows are asked for. `cache` is None where nothing may be kept; `prompt` names the template that instruction
+    rows and questions are rendered in, None for the family's own."""
 
     task: str
     source: Literal["auto", "hub", "local", "package"]
     root: Path | None
     revision: str | None
     cache: Path | None
+    prompt: str | None = None
 
 
 def resolve_source(request: Request, offers: tuple[Source, ...], local_holds: str | None = None) -> Source:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +55,7 @@ def tokenize_rows(
         name: _tokenized_split(table_of(dataset), tokenizer, spelling, max_length, folder)
         for name, dataset in (("train", rows.train), ("validation", rows.validation))
     }
-    contents = {name: json.loads(table.schema.metadata[b"lora_xs"]) for name, table in splits.items()}
+    contents = {name: described(table) for name, table in splits.items()}
     return Tokenized(
         train=Dataset(splits["train"], fingerprint=contents["train"]["content"][:16]),
         validation=Dataset(splits["validation"], fingerprint=contents["validation"]["content"][:16]),
@@ -95,11 +97,13 @@ def _unset_serialised(backend: tokenizers.Tokenizer) -> str:
     return serialised
 
 
-def _tokenized_split(
-    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, spelling: str, max_length: int, folder: Path | None
-) -> pa.Table:
-    key = hashlib.sha256(f"{FORMAT} {content_hash(rows)} {spelling} {max_length}".encode()).hexdigest()
-    path = folder / "tokens" / f"{key}.parquet" if folder else None
+def kept_table(key: str, folder: Path | None, make: Callable[[], pa.Table]) -> pa.Table:
+    """The table `make` gives, kept as one checked Parquet file under `folder` (None: not kept).
+
+    `key` says in words all that decides the content. The table's metadata `lora_xs` is JSON with its `content` hash: an
+    entry whose hash does not hold is made again, and a folder that cannot be written only costs the time.
+    """
+    path = folder / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()}.parquet" if folder else None
     if path and path.is_file():
         try:
             table = pq.ParquetFile(path).read()
@@ -109,13 +113,31 @@ def _tokenized_split(
         except (pa.ArrowException, OSError, TypeError, KeyError, ValueError) as error:
             problem = error
         logger.warning("%s is damaged (%s) and is made again", path, problem)
-    table = _tokenize(rows, tokenizer, max_length)
+    table = make()
     if path:
         try:
             replace_file(path, lambda partial: pq.write_table(table, partial))
         except OSError as error:
             logger.warning("tokens are not kept: %s", error)
     return table
+
+
+def described(table: pa.Table) -> dict[str, Any]:
+    """What the metadata of a kept table says of it."""
+    found: dict[str, Any] = json.loads(table.schema.metadata[b"lora_xs"])
+    return found
+
+
+def describe(table: pa.Table, **counts: int) -> pa.Table:
+    """The table with metadata `kept_table` can check: its content hash, and these counts."""
+    return table.replace_schema_metadata({"lora_xs": json.dumps({"content": content_hash(table), **counts})})
+
+
+def _tokenized_split(
+    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, spelling: str, max_length: int, folder: Path | None
+) -> pa.Table:
+    key = f"{FORMAT} {content_hash(rows)} {spelling} {max_length}"
+    return kept_table(key, folder, lambda: _tokenize(rows, tokenizer, max_length))
 
 
 def _tokenize(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
@@ -136,6 +158,4 @@ def _tokenize(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: in
             for name, lists in encoded.items()
         }
         tables.append(pa.table({**columns, "labels": batch.column("label")}))
-    table = pa.concat_tables(tables).combine_chunks()
-    described = {"content": content_hash(table), "truncated": truncated}
-    return table.replace_schema_metadata({"lora_xs": json.dumps(described)})
+    return describe(pa.concat_tables(tables).combine_chunks(), truncated=truncated)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lora_xs.spec.runspec import RunSpec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when the same spec would now train differently; it is part of every signature."""
 
 

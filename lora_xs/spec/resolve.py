@@ -1,8 +1,9 @@
 """Fill what a config leaves open from the papers' published settings, and say where each value came from.
 
-A value given by the user wins; then the task's own table for protocol, method and rank (LoRA-XS Table 7); then what
-the method's own file says was published for the task's family; then what the protocol says of that family; then this
-project's documented defaults, recorded as "ours". A field nobody published and nobody gave is an error that names it.
+A value given by the user wins; then the task's own table for protocol, method and rank (LoRA-XS Table 7), then for
+every method; then what the method's own file says was published for the task's family; then what the protocol says of
+that family; then this project's documented defaults, recorded as "ours". A field nobody published and nobody gave is an
+error that names it.
 """
 
 from __future__ import annotations
@@ -21,16 +22,43 @@ OPEN_FIELDS = (
     "trainer.warmup_ratio",
     "trainer.weight_decay",
     "trainer.max_grad_norm",
+    "trainer.warmup_steps",
+    "trainer.loss",
+    "trainer.loss_rows",
     "method.alpha",
     "method.dropout",
     "method.target_modules",
     "task.max_length",
+    "task.train_rows",
+    "task.validation_rows",
+    "task.take",
     "init.samples",
     "init.batch_size",
+    "evaluation.every",
+    "evaluation.steps",
+    "evaluation.select",
+    "evaluation.reading",
+    "evaluation.beams",
+    "evaluation.max_new_tokens",
 )
 NEEDS_SCALE = ("lora", "rslora", "pissa", "lora_xs", "lora_sb")
 SETTINGS_ONLY = {"task": ("family", "published", "ours"), "method": ("published", "ours")}
-MAY_STAY_OPEN = ("method.target_modules", "init.batch_size")  # the model's own, the trainer's, then
+MAY_STAY_OPEN = (  # what the dataclass says of None or gives by default holds then
+    "method.target_modules",
+    "init.batch_size",
+    "trainer.warmup_steps",
+    "trainer.loss",
+    "trainer.loss_rows",
+    "task.train_rows",
+    "task.validation_rows",
+    "task.take",
+    "evaluation.steps",
+)
+TO_ANSWER = ("evaluation.reading", "evaluation.beams", "evaluation.max_new_tokens")  # open only where there are tests
+BESIDE_A_CHOICE = {  # what is published beside a choice holds only where that choice does
+    "evaluation.steps": ("every", "steps"),
+    "trainer.loss_rows": ("loss", "micro_batches"),
+}
 GIVEN = "given"
 
 
@@ -47,9 +75,17 @@ def resolve(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         if values[section].get(key) is not None:
             provenance[dotted] = GIVEN
             continue
+        if dotted == "trainer.warmup_steps" and provenance["trainer.warmup_ratio"] == GIVEN:
+            values[section].pop(key, None)
+            continue  # steps win over a ratio, but not published ones over one that is given
         if dotted == "method.alpha" and values["method"]["name"] not in NEEDS_SCALE:
             continue
         if section == "init" and not _estimates(values, key):
+            continue
+        if dotted == "trainer.head_learning_rate" and values["task"]["kind"] == "instruction":
+            continue  # a language model has no head of its own
+        if dotted in TO_ANSWER and not values["task"].get("tests"):
+            values[section].pop(key, None)
             continue
         for source, settings in _layers(values, rank):
             value = (settings.get(section) or {}).get(key)
@@ -58,6 +94,7 @@ def resolve(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
                 break
         else:
             if dotted in MAY_STAY_OPEN:
+                values[section].pop(key, None)
                 continue
             raise UserError(
                 f"{dotted} is an open field: not published for protocol={values['protocol']['name']} "
@@ -65,6 +102,14 @@ def resolve(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             )
     if values["method"].get("alpha") == "r":
         values["method"]["alpha"] = rank
+    for dotted, needed in BESIDE_A_CHOICE.items():
+        section, key = dotted.split(".")
+        chosen, wanted = needed
+        if values[section].get(chosen) != wanted and provenance.get(dotted, GIVEN) != GIVEN:
+            del values[section][key], provenance[dotted]
+    limit = values["evaluation"].get("max_new_tokens")
+    if isinstance(limit, int):
+        values["evaluation"]["max_new_tokens"] = dict.fromkeys(values["task"].get("tests") or (), limit)
     values["rank"] = rank if values["method"].get("uses_rank") else None
     values["protocol"] = values["protocol"]["name"]
     for section, keys in SETTINGS_ONLY.items():
@@ -87,6 +132,7 @@ def _layers(values: Mapping[str, Any], rank: int | None) -> Iterator[tuple[str, 
     published_in = table.get("source", "")
     yield published_in, of_method.get(rank) or {}
     yield published_in, of_method.get("any") or {}
+    yield published_in, table.get("any") or {}
     of_family = ((method.get("published") or {}).get(protocol["name"]) or {}).get(task["family"]) or {}
     yield of_family.get("source", ""), of_family
     if (values.get("start_from") or {}).get("run"):

@@ -9,6 +9,7 @@ from lora_xs.errors import UserError
 if TYPE_CHECKING:
     from lora_xs.spec.runspec import RunSpec
 
+AS_LORA = ("lora", "rslora", "pissa", "lora_xs", "lora_sb")  # saved as, or convertible to, a plain LoRA
 CAN_START = ("lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb")
 
 
@@ -18,6 +19,7 @@ def check(spec: RunSpec) -> None:
     _check_rank(spec)
     _check_numbers(spec)
     _check_estimate(spec)
+    _check_instruction(spec)
     _check_places(spec)
 
 
@@ -30,6 +32,14 @@ def _check_method(spec: RunSpec) -> None:
             f"model.quantization={spec.model.quantization} cannot be trained by method={method.name}; "
             "use quantization=none, or one of head_only, lora, rslora, vera, lora_xs, lora_sb"
         )
+    if spec.model.attention == "flash_attention_2" and (spec.model.dtype, spec.trainer.precision) == (
+        "float32",
+        "fp32",
+    ):
+        raise UserError(
+            "model.attention=flash_attention_2 computes in half precision alone; give model.dtype=bfloat16 or "
+            "trainer.precision=bf16, or use model.attention=sdpa"
+        )
     if method.save_factors and method.name not in ("lora_xs", "lora_sb", "vera"):
         raise UserError(f"method.save_factors=true has no meaning for method={method.name}; leave it out")
     if (method.d_initial is None) == (method.name == "vera"):
@@ -41,6 +51,55 @@ def _check_method(spec: RunSpec) -> None:
             f"model={spec.model.name} is a decoder but task={spec.task.name} needs an encoder; "
             "use model=minilm or model=roberta-large"
         )
+
+
+def _check_instruction(spec: RunSpec) -> None:
+    """Of instruction tuning: prompts, losses over response tokens, tests."""
+    task, trainer, evaluation = spec.task, spec.trainer, spec.evaluation
+    if task.kind != "instruction":
+        if task.prompt or task.tests or trainer.loss != "rows":
+            raise UserError(
+                f"task={task.name} has labels, not responses: task.prompt, task.tests and trainer.loss={trainer.loss} "
+                "go with an instruction task; leave them out"
+            )
+        if trainer.padding == "free":
+            raise UserError("trainer.padding=free is for decoders; use trainer.padding=auto")
+        return
+    if spec.model.kind != "decoder":
+        raise UserError(f"task={task.name} needs a decoder, model={spec.model.name} is none; use model=smollm2_135m")
+    if spec.method.name == "head_only":
+        raise UserError(f"method=head_only has nothing to train in task={task.name}: a language model has no new head")
+    if task.prompt is None:
+        raise UserError("task.prompt is missing; name a template of lora_xs/data/prompts.py")
+    if trainer.loss == "rows" or (trainer.loss == "micro_batches") != (trainer.loss_rows is not None):
+        raise UserError(
+            f"trainer.loss={trainer.loss} with trainer.loss_rows={trainer.loss_rows}: give loss=tokens alone, or "
+            "loss=micro_batches with the rows of a micro-batch"
+        )
+    if trainer.loss_rows is not None and trainer.batch_size % trainer.loss_rows:
+        raise UserError(
+            f"trainer.batch_size={trainer.batch_size} is not a multiple of trainer.loss_rows={trainer.loss_rows}"
+        )
+    if evaluation.select == "best" and not task.validation_rows:
+        raise UserError(
+            "evaluation.select=best needs validation rows; give task.validation_rows or evaluation.select=last"
+        )
+    unlimited = [test for test in task.tests if test not in evaluation.max_new_tokens]
+    if unlimited and evaluation.reading != "likelihood":
+        raise UserError(
+            f"evaluation.max_new_tokens has no limit for {', '.join(unlimited)}; give one, e.g. "
+            "evaluation.max_new_tokens=256"
+        )
+    if evaluation.engine == "vllm":
+        if (evaluation.beams or 1) > 1 or evaluation.reading != "generation" or evaluation.merged:
+            raise UserError(
+                "evaluation.engine=vllm decodes greedily through a plain LoRA and does nothing else; give "
+                "evaluation.beams=1 evaluation.reading=generation evaluation.merged=false, or engine=hf"
+            )
+        if spec.method.name not in AS_LORA:
+            raise UserError(
+                f"evaluation.engine=vllm reads plain LoRA adapters, method={spec.method.name} has none; use engine=hf"
+            )
 
 
 def _check_estimate(spec: RunSpec) -> None:
@@ -95,7 +154,13 @@ def _check_numbers(spec: RunSpec) -> None:
         "trainer.device_batch_size": trainer.device_batch_size,
         "trainer.early_stopping": trainer.early_stopping,
         "trainer.log_steps": trainer.log_steps,
+        "trainer.loss_rows": trainer.loss_rows,
         "evaluation.batch_size": spec.evaluation.batch_size,
+        "evaluation.steps": spec.evaluation.steps,
+        "evaluation.beams": spec.evaluation.beams,
+        "evaluation.generation_tokens": spec.evaluation.generation_tokens,
+        "task.test_rows": spec.task.test_rows,
+        **{f"evaluation.max_new_tokens.{test}": n for test, n in spec.evaluation.max_new_tokens.items()},
         "task.train_rows": spec.task.train_rows,
         "task.validation_rows": spec.task.validation_rows,
         "launcher.threads": spec.launcher.threads,
@@ -107,6 +172,7 @@ def _check_numbers(spec: RunSpec) -> None:
         "trainer.learning_rate": trainer.learning_rate,
         "trainer.head_learning_rate": trainer.head_learning_rate,
         "trainer.weight_decay": trainer.weight_decay,
+        "trainer.warmup_steps": trainer.warmup_steps,
         "trainer.max_grad_norm": trainer.max_grad_norm,
         "trainer.checkpoint_seconds": trainer.checkpoint_seconds,
         "init.std": spec.init.std,
@@ -135,6 +201,11 @@ def _check_places(spec: RunSpec) -> None:
     if spec.task.main_metric not in spec.task.metrics:
         raise UserError(
             f"task.main_metric={spec.task.main_metric} is not among task.metrics={','.join(spec.task.metrics)}"
+        )
+    if (spec.evaluation.every == "steps") != (spec.evaluation.steps is not None):
+        raise UserError(
+            f"evaluation.every={spec.evaluation.every} with evaluation.steps={spec.evaluation.steps}: "
+            "steps go with every=steps, and it needs them"
         )
     if spec.launcher.name == "slurm":
         raise UserError("launcher=slurm submits sweeps, not a single run; use launcher=local here")

@@ -39,16 +39,24 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What is learned and how it is scored. Row counts of None mean all rows."""
+    """What is learned and how it is scored. Row counts of None mean all rows.
+
+    An `instruction` task learns responses to prompts; its validation rows are held out of the training rows (None:
+    none), and its `tests` are answered after training.
+    """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "instruction"]
     metrics: tuple[str, ...]
     main_metric: str
     max_length: int  # tokens, truncation included special tokens
     train_rows: int | None = None
     validation_rows: int | None = None
     revision: str | None = None
+    take: Literal["sample", "first"] = "sample"  # which rows `train_rows` keeps: by the run's seed, or the first ones
+    prompt: str | None = None  # a name of lora_xs.data.prompts, its version included
+    tests: tuple[str, ...] = ()  # names of lora_xs.data.questions
+    test_rows: int | None = None  # of each test; the same rows in every run
 
 
 @dataclass(frozen=True)
@@ -101,12 +109,15 @@ class TrainerSpec:
     warmup_ratio: float
     weight_decay: float
     max_grad_norm: float | None  # None: no clipping
+    warmup_steps: int | None = None  # optimiser steps; wins over warmup_ratio
+    loss: Literal["rows", "micro_batches", "tokens"] = "rows"  # what the step's loss is the mean of; `rows`: of labels
+    loss_rows: int | None = None  # rows of a micro-batch whose mean token loss is averaged, for loss=micro_batches
     max_steps: int | None = None  # optimiser steps; None: epochs decide
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast of the forward pass; trained weights stay fp32
     early_stopping: int | None = None  # evaluations without a better score; None: never
-    padding: Literal["longest", "max_length"] = "longest"
+    padding: Literal["auto", "longest", "max_length", "free"] = "auto"  # free: rows end to end, no padding at all
     gradient_checkpointing: bool = aside(False)
     compile: bool = False
     device_batch_size: int | None = aside(None)  # rows a device holds at once; None: all of batch_size
@@ -116,11 +127,19 @@ class TrainerSpec:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """When the validation split is scored, and which adapter the run's headline comes from."""
+    """When the validation split is scored, which adapter the run's headline comes from, and how tests are answered."""
 
-    every: Literal["epoch", "end"] = "epoch"
+    every: Literal["epoch", "steps", "end"] = "epoch"
+    steps: int | None = None  # optimiser steps between two evaluations, for every=steps
     select: Literal["best", "last"] = "best"
     batch_size: int = aside(64)
+    reading: Literal["generation", "likelihood", "both"] | None = None  # of a task's tests; None: there are none
+    beams: int | None = None  # 1: greedy
+    max_new_tokens: Mapping[str, int] = field(default_factory=dict)  # by test
+    scorer: Literal["strict", "published", "math_verify"] = "strict"  # of the headline; all three are recorded
+    engine: Literal["hf", "vllm"] = "hf"
+    merged: bool = False  # the adapter is folded into the base before the tests are answered
+    generation_tokens: int = aside(16384)  # prompt and new tokens, over beams, that are held at once
 
 
 @dataclass(frozen=True)

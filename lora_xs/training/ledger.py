@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,15 +30,12 @@ class Ledger:
     best: dict[str, Any] | None = None
     without_better: int = 0
 
-    def saw_rows(self, inputs: dict[str, Any], step: int) -> None:
-        """Count a micro-batch (`input_ids`, `attention_mask` `[rows, length]`, `labels`) of optimiser step `step`."""
-        mask = inputs["attention_mask"].cpu().bool()  # [rows, length]
-        ids, labels = inputs["input_ids"].cpu(), inputs["labels"].cpu()
-        self.tokens += int(mask.sum())
-        self.padded += mask.numel()
-        for row in range(len(ids)):
-            content = ids[row][mask[row]].numpy().tobytes() + labels[row].numpy().tobytes() + step.to_bytes(8, "little")
-            digest = hashlib.blake2b(content, digest_size=8).digest()
+    def saw(self, rows: Iterable[tuple[bytes, int]], computed: int, step: int) -> None:
+        """Count a micro-batch of optimiser step `step`: content and tokens of each row, tokens computed in all."""
+        self.padded += computed
+        for content, tokens in rows:
+            self.tokens += tokens
+            digest = hashlib.blake2b(content + step.to_bytes(8, "little"), digest_size=8).digest()
             self.batches = (self.batches + int.from_bytes(digest, "little")) % 2**64
 
     def saw_losses(self, losses: list[float]) -> None:

@@ -12,11 +12,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lora_xs.adapters.files import save_adapter
 from lora_xs.atomic import write_text
+from lora_xs.evaluation.direction import better
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.loggers import Unbreakable
 from lora_xs.training.preemption import StopRequest
 from lora_xs.training.progress import Progress
 from lora_xs.training.trainer import RunTrainer
+
+BESIDE = ("loss", "constant_prediction")  # the Trainer's mean over batches, and whether all answers were the same
 
 
 class Milestones(TrainerCallback):
@@ -62,10 +65,13 @@ class Milestones(TrainerCallback):
             "epoch": round(float(state.epoch or 0), 6),
             "step": state.global_step,
             "train_loss": ledger.close_epoch(),
-            **{name: scores[name] for name in (*spec.task.metrics, "loss", "constant_prediction")},
+            **{name: scores[name] for name in (*spec.task.metrics, *BESIDE) if name in scores},
         }
         ledger.history.append(line)
-        if ledger.best is None or line[spec.task.main_metric] > ledger.best[spec.task.main_metric]:
+        main = spec.task.main_metric
+        if state.global_step == 0:  # before training: where the run starts from, not one of its results
+            line["kind"] = "start"
+        elif ledger.best is None or better(main, line[main], ledger.best[main]):
             ledger.best, ledger.without_better = line, 0
             save_adapter(
                 trainer.accelerator.unwrap_model(trainer.model), self.folder / "adapter" / "best", spec.model.head

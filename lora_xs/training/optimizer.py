@@ -41,9 +41,11 @@ def build_optimizer(model: nn.Module, trainer: TrainerSpec, head: tuple[str, ...
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, trainer: TrainerSpec, steps: int) -> LRScheduler:
-    """Linear warm-up over ⌈ratio · steps⌉ optimiser steps, then linear or cosine decay to zero, or a constant rate."""
+    """Linear warm-up over `warmup_steps`, else ⌈ratio · steps⌉, then linear or cosine decay to zero, or a constant
+    rate."""
     from transformers import get_scheduler
 
     name = "constant_with_warmup" if trainer.schedule == "constant" else trainer.schedule
-    warmup = math.ceil(trainer.warmup_ratio * steps)
+    ratio = math.ceil(trainer.warmup_ratio * steps)
+    warmup = ratio if trainer.warmup_steps is None else trainer.warmup_steps
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)

@@ -26,7 +26,7 @@ class Progress:
             self._bar.update()
 
     def evaluated(self, line: dict[str, Any]) -> None:
-        """Show an evaluation's main score, in points."""
+        """Show an evaluation's main score: points, or a loss in nats a token."""
         score, loss = line[self.main_metric], line.get("train_loss")
         text = f"{self.main_metric} {score:.2f}" + (f", train loss {loss:.4f}" if loss is not None else "")
         if self._bar is not None:

@@ -1,10 +1,13 @@
-"""The Hugging Face Trainer with two learning rates, exact gradient accumulation, our checkpoints and our ledger."""
+"""The Hugging Face Trainer with two learning rates, exact gradient accumulation, our checkpoints and our ledger.
+
+What differs between labelled texts and responses is in `labels.py` and `responses.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,48 +19,43 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lora_xs.spec import RunSpec
 from lora_xs.training import checkpoints
-from lora_xs.training.batches import BatchOrder
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.ledger import Ledger, pending_to_list
 from lora_xs.training.optimizer import build_optimizer, build_schedule
 
 
-def summed_loss(kind: str) -> Callable[..., Tensor]:
-    """Cross-entropy or squared error, summed over rows and divided by the rows of the whole optimiser step.
+def micro_batch(rows: int, most: int) -> int:
+    """Rows to hold at once where the user has not said: the largest divisor of `rows` that is at most `most`."""
+    return next(n for n in range(max(1, min(most, rows)), 0, -1) if rows % n == 0)
 
-    That makes every split of a batch into micro-batches the same step, uneven last ones included.
+
+def most_rows(spec: RunSpec) -> int:
+    """Rows that a device holds at once.
+
+    A GPU takes an encoder's whole batch, a CPU eight rows: of like length, so with little padding (see `BatchOrder`).
+    Decoders are bounded by tokens, for their logits: 8,192 on a GPU, 2,048 on a CPU, eight rows at least there.
     """
-
-    def loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        logits = outputs["logits"].float()  # [rows, labels]
-        if kind == "regression":
-            total = nn.functional.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
-        else:
-            total = nn.functional.cross_entropy(logits, labels, reduction="sum")
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-    return loss
+    if spec.task.kind == "instruction":
+        return (
+            max(1, 8192 // spec.task.max_length) if torch.cuda.is_available() else max(8, 2048 // spec.task.max_length)
+        )
+    return spec.trainer.batch_size if torch.cuda.is_available() else 8
 
 
-def micro_batch(rows: int) -> int:
-    """Rows of `rows` (one process's share of an optimiser step) to hold at once where the user has not said.
+def training_arguments(spec: RunSpec, folder: Path, validates: bool = True) -> TrainingArguments:
+    """What of the spec the Trainer itself must know; optimiser, schedule, logging and saving are ours.
 
-    A GPU takes all; a CPU eight or the largest divisor below: rows of like length, little padding (see `BatchOrder`).
+    validates: whether there are validation rows.
     """
-    if torch.cuda.is_available():
-        return max(1, rows)
-    return next(n for n in range(min(8, max(1, rows)), 0, -1) if rows % n == 0)
-
-
-def training_arguments(spec: RunSpec, folder: Path) -> TrainingArguments:
-    """What of the spec the Trainer itself must know; optimiser, schedule, logging and saving are ours."""
     trainer, world = spec.trainer, int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
-    rows = trainer.device_batch_size or micro_batch(trainer.batch_size // world)
-    each = "epoch" if spec.evaluation.every == "epoch" else "no"
+    rows = trainer.device_batch_size or micro_batch(max(1, trainer.batch_size // world), most_rows(spec))
+    each = "no" if spec.evaluation.every == "end" or not validates else spec.evaluation.every
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         per_device_train_batch_size=rows,
-        per_device_eval_batch_size=spec.evaluation.batch_size,
+        per_device_eval_batch_size=min(spec.evaluation.batch_size, 2 * most_rows(spec))
+        if spec.task.kind == "instruction"
+        else spec.evaluation.batch_size,
         gradient_accumulation_steps=max(1, trainer.batch_size // (rows * world)),
         num_train_epochs=trainer.epochs,
         max_steps=trainer.max_steps or -1,
@@ -70,6 +68,7 @@ def training_arguments(spec: RunSpec, folder: Path) -> TrainingArguments:
         activation_checkpointing_kwargs={"use_reentrant": False} if trainer.gradient_checkpointing else None,
         torch_compile=trainer.compile,
         eval_strategy=each,
+        eval_steps=spec.evaluation.steps,
         save_strategy="epoch",
         logging_strategy="no",
         logging_nan_inf_filter=False,
@@ -85,10 +84,15 @@ def training_arguments(spec: RunSpec, folder: Path) -> TrainingArguments:
 
 
 class RunTrainer(Trainer):
-    """Trains one RunSpec. `ledger` holds what was seen; checkpoints are those of `lora_xs.training.checkpoints`."""
+    """Trains one RunSpec. `ledger` holds what was seen; checkpoints are those of `lora_xs.training.checkpoints`.
+
+    A subclass says the loss (`compute_loss`, or `compute_loss_func` among the arguments), the rows' order, and what of
+    a batch is counted.
+    """
 
     optimizer: Any
     lr_scheduler: Any
+    loss_is_scaled_for_ga = True
 
     def __init__(self, spec: RunSpec, folder: Path, **arguments: Any) -> None:
         self.spec, self.folder = spec, folder
@@ -96,15 +100,9 @@ class RunTrainer(Trainer):
         self._pending: list[Tensor] = []  # losses of finished steps, still on the device
         self._step_loss: Tensor | None = None
         self._clock = time.perf_counter()
-        super().__init__(
-            args=training_arguments(spec, folder), compute_loss_func=summed_loss(spec.task.kind), **arguments
-        )
+        validates = arguments.get("eval_dataset") is not None
+        super().__init__(args=training_arguments(spec, folder, validates), **arguments)
         self.remove_callback(PrinterCallback)  # it would print to standard output, which is the result's
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> BatchOrder:
-        rows = train_dataset if train_dataset is not None else self.train_dataset
-        lengths = [len(ids) for ids in rows["input_ids"]]
-        return BatchOrder(lengths, self.spec.trainer.batch_size, self.spec.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -118,10 +116,14 @@ class RunTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        self.ledger.saw_rows(inputs, self.state.global_step)
+        self.ledger.saw(self.contents(inputs), inputs["input_ids"].numel(), self.state.global_step)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
+
+    def contents(self, inputs: Mapping[str, Any]) -> list[tuple[bytes, int]]:
+        """Of each row of a batch: bytes that stand for it, and its tokens."""
+        raise NotImplementedError
 
     def end_step(self) -> None:
         """Close an optimiser step: its loss joins the pending ones, read from the device every `log_steps`."""

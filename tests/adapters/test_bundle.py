@@ -10,8 +10,8 @@ import pytest
 import torch
 from oracles import lora_xs as oracle
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
-from users import WEIGHTS, refused, save_users
+from safetensors.torch import save_file
+from users import USERS, WEIGHTS, refused, same_tensors, save_users
 
 from lora_xs.adapters import bundle as bundle_room
 from lora_xs.adapters.bundle import Bundle, write_bundle
@@ -19,25 +19,6 @@ from lora_xs.adapters.family import Family, Module
 from lora_xs.adapters.packing import add_adapters, pack_adapters
 from lora_xs.adapters.state_size import StateSize
 from lora_xs.adapters.tuner.fingerprint import Fingerprint
-
-USERS = ["ada", "bob", "eve"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    return save_users(tmp_path_factory.mktemp("users"), USERS)
-
-
-@pytest.fixture(scope="module")
-def packed(folders, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "users.safetensors"
-    pack_adapters(path, folders)
-    return path
-
-
-def same_tensors(one: Path, other: Path) -> bool:
-    a, b = load_file(one), load_file(other)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
 
 
 @pytest.mark.parametrize(

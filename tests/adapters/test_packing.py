@@ -13,26 +13,13 @@ import torch
 from oracles import lora_xs as oracle
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from users import WEIGHTS, refused, save_users
+from users import USERS, WEIGHTS, refused, same_tensors, save_users
 
 from lora_xs.adapters.bundle import Bundle, check_name
 from lora_xs.adapters.packing import adapters_under, add_adapters, pack_adapters
 from lora_xs.adapters.tuner.fingerprint import Fingerprint, sketch_factors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-USERS = ["ada", "bob", "eve"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    return save_users(tmp_path_factory.mktemp("users"), USERS)
-
-
-@pytest.fixture(scope="module")
-def packed(folders, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "users.safetensors"
-    pack_adapters(path, folders)
-    return path
 
 
 @pytest.fixture
@@ -44,11 +31,6 @@ def command(monkeypatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def same_tensors(one: Path, other: Path) -> bool:
-    a, b = load_file(one), load_file(other)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import pytest
 import torch
 from oracles import lora_xs as oracle
 from peft import get_peft_model
+from safetensors.torch import load_file
 from torch import nn
 
 from lora_xs import LoraXsConfig
 from lora_xs.errors import UserError
 
+USERS = ["ada", "bob", "eve"]
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -40,3 +42,9 @@ def refused(call: Callable[..., object], *arguments: object, **settings: object)
         call(*arguments, **settings)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    """Whether two files hold the same tensors bit for bit."""
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)

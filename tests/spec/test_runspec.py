@@ -69,6 +69,10 @@ def test_a_field_nobody_published_is_named_and_never_guessed() -> None:
 @pytest.mark.parametrize("task", options("task"))
 @pytest.mark.parametrize("method", ["full_ft", "head_only", "lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb"])
 def test_every_task_composes_with_every_built_method(task: str, method: str) -> None:
+    if method == "head_only" and not task.startswith(("glue", "reviews")):
+        with pytest.raises(UserError, match="a language model has no new head"):
+            spec_of(f"task={task}", f"method={method}")
+        return
     spec = spec_of(f"task={task}", f"method={method}")
     assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
@@ -161,7 +165,7 @@ def test_signature_changes_with_whatever_can_change_a_result(override: str) -> N
 
 def test_signature_of_the_papers_run_is_pinned() -> None:
     # a change here means old records no longer answer to their spec: raise PROTOCOL_VERSION and say so in CHANGELOG.md
-    assert spec_of("task=glue/mrpc", "method=lora_xs", "rank=16").signature == "cc0e4244f948"
+    assert spec_of("task=glue/mrpc", "method=lora_xs", "rank=16").signature == "968f094ab338"
 
 
 def test_warm_up_of_a_run_that_starts_from_another_task_follows_the_code(tmp_path: Path) -> None:

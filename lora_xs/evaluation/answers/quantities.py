@@ -1,0 +1,54 @@
+r"""An exact number out of an answer's text, as `strict` reads GSM8K's.
+
+The text must be one number: sign (`-`, `+`, or the Unicode minus), digits with or without thousand separators (`,`
+and LaTeX's `{,}` and `\,` between groups of three), a decimal part, an exponent of up to three digits; or a fraction of
+two integers (`a/b`, `\frac{a}{b}`). Before it may stand a currency sign and a short `x =`; after it a percent sign or
+words without digits (a unit): `50 %` and `50` are both fifty, as the reference answers have no units. Two numbers,
+arithmetic, words for numbers and mixed numbers are not an answer.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from lora_xs.errors import UserError
+
+LONGEST = 120  # characters of an answer that can be one number and its unit
+
+_SIGN = r"(?P<sign>[-+]?)\s*"
+_CURRENCY = r"(?:\\?[$€£¥]\s*)?"
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+_NUMBER = rf"(?P<number>(?:{_DIGITS}(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{{1,3}})?)"
+_FRACTION = r"(?:(?P<top>\d+)\s*/\s*(?P<bottom>\d+)|\\[dt]?frac\{(?P<over>-?\d+)\}\{(?P<under>-?\d+)\})"
+# A unit begins after a space, or at once with a letter or a sign that no arithmetic has.
+_UNIT = r"(?:\s*\\?[%°€£¥$]|\s*\\text\{[^{}\d]*\}|\s*[A-Za-z\s.,;!'\"()]*)"
+_ANSWER = re.compile(
+    rf"(?:[A-Za-z]{{1,2}}\s*=\s*)?{_CURRENCY}{_SIGN}{_CURRENCY}(?:{_FRACTION}|{_NUMBER}){_UNIT}{{0,2}}", re.ASCII
+)
+
+
+def reference_number(gold: str) -> Fraction:
+    """The number that a reference answer is. Raises UserError where it is none."""
+    value = read_number(gold)
+    if value is None:
+        raise UserError(f"reference answer {gold!r} is not a number; correct the test's file")
+    return value
+
+
+def read_number(text: str) -> Fraction | None:
+    """The exact value of `text`, or None where it is not one number as described above."""
+    if len(text) > LONGEST:
+        return None
+    plain = text.replace("\u2212", "-").replace("{,}", ",").replace("\\,", ",").replace("\\!", "")
+    found = _ANSWER.fullmatch(plain.strip())
+    if not found:
+        return None
+    over, under = found["top"] or found["over"], found["bottom"] or found["under"]
+    if over is None:
+        value = Fraction(found["number"].replace(",", ""))
+    elif int(under) == 0:
+        return None
+    else:
+        value = Fraction(int(over), int(under))
+    return -value if found["sign"] == "-" else value

@@ -1,0 +1,135 @@
+"""A trained model put to its task's tests: answered into files, scored, and summed up for the record."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tqdm.auto import tqdm
+
+from lora_xs.atomic import write_text
+from lora_xs.evaluation.answers import score_generations
+from lora_xs.evaluation.generation import Decoding, Engine, HfEngine, VllmEngine, answer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lora_xs.data.question_set import QuestionSet
+    from lora_xs.evaluation.likelihood import ChoiceScores
+    from lora_xs.spec import RunSpec
+
+PLAIN_LORA = "plain_lora"  # the export that vLLM reads, beside the adapters
+
+
+class Stop(Protocol):
+    """Asked between batches whether to go on."""
+
+    def raise_if_asked(self) -> None: ...
+
+
+def examine(
+    spec: RunSpec,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    tests: Sequence[QuestionSet],
+    folder: Path,
+    *,
+    base: Path,
+    stop: Stop,
+) -> dict[str, dict[str, Any]]:
+    """By test, what the record says of it; completions lie in `folder/generations`, likelihoods in `likelihoods`.
+
+    model: carries the selected adapter; with `evaluation.merged` the adapter is folded into the base here, for good.
+    base: the base model's folder, for engines that load it themselves. A set that was interrupted goes on where it
+    stood. `points` is the headline: `evaluation.scorer`'s verdict on completions where there are any, else the choice
+    of the highest likelihood; n and its binomial standard error (points) stand beside it.
+    """
+    evaluation = spec.evaluation
+    if evaluation.merged and hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.eval()
+    engine: Engine | None = None
+    results: dict[str, dict[str, Any]] = {}
+    for test in tests:
+        result: dict[str, Any] = {"n": len(test.questions)}
+        if evaluation.reading in ("likelihood", "both") and test.family == "choice":
+            result |= _by_likelihood(spec, model, tokenizer, test, folder / "likelihoods" / f"{test.name}.jsonl")
+            stop.raise_if_asked()
+        if evaluation.reading in ("generation", "both") or test.family != "choice":
+            engine = engine or _engine(spec, model, tokenizer, folder, base)
+            result |= _by_generation(spec, engine, test, folder / "generations" / f"{test.name}.jsonl", stop)
+        results[test.name] = result
+    return results
+
+
+def _by_generation(spec: RunSpec, engine: Engine, test: QuestionSet, file: Path, stop: Stop) -> dict[str, Any]:
+    evaluation = spec.evaluation
+    decoding = Decoding(evaluation.max_new_tokens[test.name], evaluation.beams or 1, test.stop)
+    began = time.perf_counter()
+    with tqdm(total=len(test.questions), desc=test.name, unit="row", disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, of: int) -> None:
+            bar.update(done - bar.n)
+            stop.raise_if_asked()
+
+        settings = {"signature": spec.signature, "engine": evaluation.engine, "merged": evaluation.merged}
+        generations = answer(test, engine, decoding, file, settings=settings, progress=progress)
+    seconds = time.perf_counter() - began
+    scores = score_generations(test.name, generations)
+    return {
+        "points": scores.points[evaluation.scorer],
+        "standard_error": scores.standard_error[evaluation.scorer],
+        "scorer": evaluation.scorer,
+        "scores": dict(scores.points),
+        "no_answer": scores.no_answer,
+        "published_not_strict": scores.differing("published", "strict"),
+        "self_compared": scores.self_compared,
+        "decoding": {**asdict(decoding), "stop": list(decoding.stop)},
+        "cut_by_limit": sum(generation.finish == "length" for generation in generations),
+        "tokens": sum(generation.tokens for generation in generations),
+        "seconds": round(seconds, 3),  # of this attempt
+    }
+
+
+def _by_likelihood(spec: RunSpec, model: Any, tokenizer: Any, test: QuestionSet, file: Path) -> dict[str, Any]:
+    from lora_xs.evaluation.likelihood import choice_log_likelihoods
+
+    began = time.perf_counter()
+    scores = choice_log_likelihoods(model, tokenizer, test, tokens_at_once=spec.evaluation.generation_tokens)
+    golds = {question.id: question.gold for question in test.questions}
+    write_text(
+        file, "".join(json.dumps({**asdict(one), "gold": golds[one.id]}, sort_keys=True) + "\n" for one in scores)
+    )
+
+    def points(best: Callable[[ChoiceScores], str]) -> float:
+        return 100.0 * sum(best(one) == golds[one.id] for one in scores) / len(scores)
+
+    total = points(lambda one: one.best)
+    return {
+        "points": total,
+        "standard_error": math.sqrt(total * (100.0 - total) / len(scores)),
+        "scorer": "likelihood",
+        "likelihood": {"sum": total, "per_token": points(lambda one: one.best_per_token)},
+        "likelihood_seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _engine(spec: RunSpec, model: Any, tokenizer: Any, folder: Path, base: Path) -> Engine:
+    if spec.evaluation.engine == "hf":
+        return HfEngine(model, tokenizer, tokens_at_once=spec.evaluation.generation_tokens)
+    from lora_xs.adapters.export import export_lora
+
+    adapter = folder / "adapter" / spec.evaluation.select
+    if spec.method.name in ("lora_xs", "lora_sb"):
+        adapter = folder / "adapter" / PLAIN_LORA
+        shutil.rmtree(adapter, ignore_errors=True)  # of a former attempt
+        export_lora(model, adapter)
+    model.to("cpu")  # the engine loads the base anew and wants the GPU to itself
+    return VllmEngine(base, adapter, dtype=spec.model.dtype)

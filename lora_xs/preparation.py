@@ -1,0 +1,151 @@
+"""Everything of a run before its first step: rows, base model, adapter, trainer, each checked before the next."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_xs.atomic import write_json
+from lora_xs.errors import UserError
+from lora_xs.phases import Phases
+from lora_xs.spec import RunSpec
+from lora_xs.spec.runspec import adapter_folder
+from lora_xs.training.preemption import StopRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lora_xs.data.questions import QuestionSet
+    from lora_xs.models import Location
+    from lora_xs.training.loggers import Unbreakable
+    from lora_xs.training.progress import Progress
+    from lora_xs.training.trainer import RunTrainer
+
+INPUTS = "inputs.json"  # beside the checkpoints: what a resumed run must find again
+
+
+@dataclass
+class Prepared:
+    """A run about to train. facts: the record's `train` block so far. inputs: the identities of what went in."""
+
+    trainer: RunTrainer
+    tokenizer: PreTrainedTokenizerBase
+    location: Location
+    tests: list[QuestionSet]
+    facts: dict[str, Any]
+    inputs: dict[str, Any]
+    logger: Unbreakable | None
+    progress: Progress
+
+
+def prepare(spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases) -> Prepared:
+    """Load and check all that `spec` names. Raises UserError for what is missing, before torch is imported."""
+    from lora_xs.data import load_rows, load_test
+    from lora_xs.models import locate
+
+    location = locate(spec.model)
+    task, data = spec.task, spec.data
+    with phases("rows"):
+        from_where: Any = {"source": data.source, "root": data.root, "prompt": task.prompt}
+        rows = load_rows(task.name, revision=task.revision, **from_where)
+        tests = [load_test(name, **from_where).limited(task.test_rows) for name in task.tests]
+        if task.kind == "instruction":
+            rows = rows.limited(task.train_rows, task.validation_rows, spec.seed, task.take)
+        else:
+            rows = rows.limited(task.train_rows, task.validation_rows, spec.seed)
+    _check_scorer(spec, tests)
+    _join_processes()
+
+    from transformers import set_seed
+
+    from lora_xs.adapters import attach
+    from lora_xs.adapters.estimation import EstimationRows
+    from lora_xs.adapters.files import load_adapter
+    from lora_xs.adapters.trainable import count
+    from lora_xs.adapters.xs import describe_factors
+    from lora_xs.models import describe_tokenizer, load_base, load_decoder
+    from lora_xs.training.labels import LabelTrainer
+    from lora_xs.training.loggers import open_logger
+    from lora_xs.training.material import labelled, responses
+    from lora_xs.training.milestones import Milestones
+    from lora_xs.training.progress import Progress
+    from lora_xs.training.responses import ResponseTrainer
+
+    logger = open_logger(spec, folder)
+    instruction = task.kind == "instruction"
+    set_seed(spec.seed)  # before anything random is built: head, R, factors
+    with phases("model"):
+        if instruction:
+            model, tokenizer = load_decoder(spec.model, location)
+        else:
+            model, tokenizer = load_base(spec.model, location, max(1, len(rows.labels)))
+    model.config.name_or_path = model.name_or_path = spec.model.hub or spec.model.name
+    with phases("tokens"):
+        material = (responses if instruction else labelled)(spec, rows, tokenizer)
+    # beside the checkpoints: what a resumed run's R belongs to, and with them gone in the end
+    seen = EstimationRows(spec, material.train, material.collate, kept=folder / "checkpoints" / "start")
+    set_seed(spec.seed)  # the adapter draws the same numbers whatever head or model came before
+    with phases("adapter"):
+        model = attach(model, spec, seen)
+        if spec.start_from.run:
+            start = adapter_folder(Path(spec.start_from.run), spec.start_from.which)
+            load_adapter(model, start, head=spec.start_from.head)
+    inputs = {"model": location.identity, "data": rows.identity, "tokens": material.identity}
+    if instruction:
+        inputs |= {"tokenizer": describe_tokenizer(tokenizer), "tests": {test.name: test.identity for test in tests}}
+    _check_same(folder, inputs)
+    counts = count(model, spec.model.head)
+    facts = {
+        "parameters": asdict(counts) | {"trainable": counts.trainable},
+        "factors": seen.report or describe_factors(model),
+        **material.facts,
+    }
+    set_seed(spec.seed)  # training sees the same stream of random numbers whatever was drawn above
+    kind: type[RunTrainer] = ResponseTrainer if instruction else LabelTrainer
+    trainer = kind(
+        spec,
+        folder,
+        model=model,
+        train_dataset=material.train,
+        eval_dataset=material.validation,
+        data_collator=material.collate,
+    )
+    progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric)
+    trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
+    return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress)
+
+
+def _check_scorer(spec: RunSpec, tests: list[QuestionSet]) -> None:
+    """A scorer that is missing must not be found missing after hours of training."""
+    from lora_xs.evaluation.answers import independent
+
+    wanted = spec.evaluation.scorer == "math_verify" and any(test.family != "choice" for test in tests)
+    if wanted and not independent.installed():
+        raise UserError("evaluation.scorer=math_verify needs math-verify; run `pip install '.[scoring]'`")
+
+
+def _join_processes() -> None:
+    """Where several processes run this run, let them know of each other before LoRA-SB shares its estimate out."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available())
+
+
+def _check_same(folder: Path, now: dict[str, Any]) -> None:
+    """A resumed run must see the rows and weights its first attempt saw. Raises UserError where they differ."""
+    path = folder / INPUTS
+    now = json.loads(json.dumps(now))
+    if (folder / "checkpoints").is_dir() and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in now if before.get(key) != now[key]]
+        if changed:
+            raise UserError(
+                f"{folder}: {', '.join(changed)} changed since this run began; restore them, or start it "
+                "again with force=true"
+            )
+    write_json(path, now)
