@@ -12,7 +12,7 @@ from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
 from lora_xs.phases import Phases
 from lora_xs.spec import RunSpec
-from lora_xs.spec.runspec import adapter_folder
+from lora_xs.spec.runspec import adapter_content, adapter_folder
 from lora_xs.training.preemption import StopRequest
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def prepare(spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases) -> P
     from lora_xs.data import load_rows, load_test
     from lora_xs.models import locate
 
+    start = adapter_folder(Path(spec.start_from.run), spec.start_from.which) if spec.start_from.run else None
     location = locate(spec.model)
     task, data = spec.task, spec.data
     with phases("rows"):
@@ -90,10 +91,11 @@ def prepare(spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases) -> P
     set_seed(spec.seed)  # the adapter draws the same numbers whatever head or model came before
     with phases("adapter"):
         model = attach(model, spec, seen)
-        if spec.start_from.run:
-            start = adapter_folder(Path(spec.start_from.run), spec.start_from.which)
+        if start is not None:
             load_adapter(model, start, head=spec.start_from.head)
     inputs = {"model": location.identity, "data": rows.identity, "tokens": material.identity}
+    if start is not None:
+        inputs["start"] = adapter_content(start, spec.start_from.which)
     if instruction:
         inputs |= {"tokenizer": describe_tokenizer(tokenizer), "tests": {test.name: test.identity for test in tests}}
     _check_same(folder, inputs)

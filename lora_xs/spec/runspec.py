@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class RunSpec:
         values, provenance = resolve(config)
         start = dict(values.get("start_from") or {})
         if start.get("run"):
-            start["content"] = adapter_content(Path(start["run"]), start.get("which", "best"))
+            start["content"] = start_identity(Path(start["run"]), start.get("which", "best"))
         spec = bind(cls, {**values, "start_from": start, "provenance": provenance}, "")
         check(spec)
         return spec
@@ -109,7 +110,15 @@ def adapter_folder(run: Path, which: str) -> Path:
     )
 
 
+def start_identity(run: Path, which: str) -> str:
+    """What `start_from` adds to a run's identity: the signature of the run it names, which may not be finished yet, or
+    the SHA-256 of the adapter file of any other folder. Raises UserError where such a folder holds no adapter.
+    """
+    planned = re.fullmatch(r"s\d+-([0-9a-f]{12})", run.name)
+    return f"run {planned[1]}" if planned else adapter_content(run, which)
+
+
 def adapter_content(run: Path, which: str) -> str:
-    """SHA-256 of the adapter file that `start_from` names: the identity of a start."""
+    """SHA-256 of the adapter file that `start_from` names."""
     file = adapter_folder(run, which) / "adapter_model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -149,7 +149,7 @@ class StartSpec:
     run: str | None = aside(None)  # a run's folder or an adapter folder
     which: Literal["best", "last"] = "best"
     head: bool = False  # True: the head is loaded too; the published rows start with a fresh one
-    content: str | None = None  # sha256 of the adapter's file, filled from `run`: this, not the path, is its identity
+    content: str | None = None  # the start's identity, filled from `run`: that run's signature, or an adapter's SHA-256
 
 
 @dataclass(frozen=True)
