@@ -72,7 +72,7 @@ def submit(
     source: Path = SOURCE,
     worker: Sequence[str] = WORKER,
 ) -> Submission:
-    """Queue those of `runs` that are neither finished nor queued; all of them, or (UserError) none.
+    """Queue those of `runs` that have no record and are not queued; all of them, or (UserError) none.
 
     name: of the sweep, a folder's name. source: the checkout whose code the jobs run. worker: the command that takes
     `--manifest FILE --slice I/N`, exits 0 when all of the slice's runs are finished or diverged, and saves and stops
@@ -128,7 +128,8 @@ def _on_the_node(settings: LauncherSpec, slurm: SlurmSpec) -> LauncherSpec:
 
 
 def _finished(signature: str, results: Path) -> bool:
-    return any(read_record(folder) is not None for folder in results.glob(f"**/s*-{signature}"))
+    records = (read_record(folder) for folder in results.glob(f"**/s*-{signature}"))
+    return any(record is not None and record.status == "finished" for record in records)
 
 
 def _write_manifests(folder: Path, arrays: Sequence[Array[Line]]) -> list[Path]:

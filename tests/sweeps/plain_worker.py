@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lora_xs.sweeps.manifest import parse_slice, read_manifest, take_slice
 def main(manifest: str, index_of_count: str) -> int:
     from lora_xs.environment import set_threads
 
+    logging.getLogger().setLevel(logging.INFO)
     lines = take_slice(read_manifest(Path(manifest)), *parse_slice(index_of_count))
     set_threads(lines[0].spec.launcher.threads, "passive")
     from lora_xs.runner import run

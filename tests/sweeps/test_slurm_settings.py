@@ -73,7 +73,7 @@ def test_without_sbatch_the_manifests_are_left_with_the_command_to_submit_by_han
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
     settings, _ = split_launcher(["launcher=slurm", f"launcher.slurm.folder={tmp_path / 'sweeps'}"])
     runs = [Line(tiny_run(f"seed={seed}")) for seed in range(5)]
-    with pytest.raises(UserError, match="by hand: sbatch --array=0-1 slurm/sweep.sbatch ") as refused:
+    with pytest.raises(UserError, match=r"by hand: sbatch --array=0-1 slurm/sweep\.sbatch ") as refused:
         submit(runs, settings, name="by_hand")
     manifest = next((tmp_path / "sweeps").rglob("*.jsonl"))
     assert f"{manifest} 2" in str(refused.value) and "\n" not in str(refused.value)
