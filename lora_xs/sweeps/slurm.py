@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
@@ -28,11 +28,9 @@ from lora_xs.sweeps.queued import SUBMISSION, job_of, queued_runs
 from lora_xs.sweeps.slurm_task import Task
 from lora_xs.sweeps.snapshot import Snapshot, take_snapshot
 
-if TYPE_CHECKING:
-    from submitit import SlurmExecutor
-
 SOURCE = Path(__file__).resolve().parents[2]
 WORKER = (sys.executable, "-m", "lora_xs.sweeps.worker")
+PATIENCE = 0.75  # of signal_seconds: what a worker has for saving before it is killed, so that its task is requeued
 TEMPLATE = "slurm/sweep.sbatch"
 
 
@@ -49,14 +47,15 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Submission:
-    """What was submitted. code: what the jobs run, None where nothing was. already: signature → job, left as it is."""
+    """What was submitted. code: what the jobs run, None where nothing was. already: signature → job, left as it is.
+    recorded: how many were finished, or had diverged, before."""
 
     name: str
     folder: Path
     code: Snapshot | None
     arrays: tuple[Submitted, ...]
     already: dict[str, str]
-    finished: int
+    recorded: int
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -84,19 +83,22 @@ def submit(
         raise UserError("launcher=local has no cluster to submit to; use launcher=slurm")
     sweep = Path(slurm.folder).absolute() / name
     folder = sweep / datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    finished = {run.spec.signature for run in runs if read_record(run.spec.folder) is not None}
+    # how a run is launched once a task has it
+    node = LauncherSpec(threads=settings.threads or slurm.cpus_per_task, wait_policy=settings.wait_policy)
+    records = {run.spec.signature: read_record(run.spec.folder) for run in runs}
+    recorded = {signature: record.status for signature, record in records.items() if record is not None}
     already = queued_runs(sweep)
     waiting = [
         Line(
-            run.spec.replace(launcher=_on_the_node(settings, slurm)),
-            tuple(need for need in run.needs if need not in finished),
+            run.spec.replace(launcher=node),
+            tuple(need for need in run.needs if recorded.get(need) != "finished"),
         )
         for run in runs
-        if run.spec.signature not in finished and run.spec.signature not in already
+        if run.spec.signature not in recorded and run.spec.signature not in already
     ]
     kept = {run.spec.signature: already[run.spec.signature] for run in runs if run.spec.signature in already}
     if not waiting:
-        return Submission(name, folder, None, (), kept, len(finished))
+        return Submission(name, folder, None, (), kept, len(recorded))
     arrays = pack(
         waiting,
         runs_per_task=slurm.runs_per_task,
@@ -107,24 +109,21 @@ def submit(
     _check(slurm, folder, arrays)
     code = take_snapshot(source, sweep, slurm.snapshot)
     manifests = _write_manifests(folder, arrays)
+    patience = PATIENCE * slurm.signal_seconds
     submitted: list[Submitted] = []
     try:
         for array, manifest in zip(arrays, manifests, strict=True):
             after = [job_of(submitted[i].job, task, submitted[i].tasks) for i, task in array.after]
-            executor = _executor(folder, settings, code, name, [*after, *array.after_jobs])
-            job = _send(executor, array, manifest, slurm, tuple(worker))
+            parameters = job_parameters(slurm, node.threads or 1, code.path, name, [*after, *array.after_jobs])
+            tasks = [Task(tuple(worker), str(manifest), index, array.tasks, patience) for index in range(array.tasks)]
+            job = _send(parameters, slurm, folder, tasks)
             signatures = tuple(run.spec.signature for run in array.runs)
             submitted.append(Submitted(job, array.tasks, str(manifest), (*after, *array.after_jobs), signatures))
         write_json(folder / SUBMISSION, _facts(name, code, submitted))
     except BaseException:
         cancel([done.job for done in submitted])
         raise
-    return Submission(name, folder, code, tuple(submitted), kept, len(finished))
-
-
-def _on_the_node(settings: LauncherSpec, slurm: SlurmSpec) -> LauncherSpec:
-    """How a run is launched once a task has it."""
-    return LauncherSpec(threads=settings.threads or slurm.cpus_per_task, wait_policy=settings.wait_policy)
+    return Submission(name, folder, code, tuple(submitted), kept, len(recorded))
 
 
 def _finished(signature: str, results: Path) -> bool:
@@ -160,47 +159,40 @@ def _check(slurm: SlurmSpec, folder: Path, arrays: Sequence[Array[Line]]) -> Non
     raise UserError(f"{lost}; on a login node submit by hand: {by_hand}{more} (slurm/README.md)")
 
 
-def _executor(folder: Path, settings: LauncherSpec, code: Snapshot, name: str, after: Sequence[str]) -> SlurmExecutor:
-    from submitit import SlurmExecutor
-
-    slurm = settings.slurm
-    assert slurm is not None  # submit has looked
-    options: dict[str, str | bool] = {"chdir": os.getcwd(), "requeue": True, **sbatch_options(slurm)}
+def job_parameters(settings: SlurmSpec, threads: int, code: Path, name: str, after: Sequence[str]) -> dict[str, Any]:
+    """What submitit's SlurmExecutor is told of an array that runs the code at `code` after the tasks `after`."""
+    options: dict[str, str | bool] = {"chdir": os.getcwd(), "requeue": True, **sbatch_options(settings)}
     if after:
         options |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
-    search = shlex.quote(str(code.path))
-    executor = SlurmExecutor(folder=folder, max_num_timeout=slurm.max_requeues)
-    executor.update_parameters(
-        job_name=name,
-        time=slurm.minutes,
-        signal_delay_s=slurm.signal_seconds,
-        array_parallelism=slurm.array_parallelism,
-        stderr_to_stdout=True,
-        wckey=None,
-        setup=[
-            *slurm.setup,
+    return {
+        "job_name": name,
+        "time": settings.minutes,
+        "signal_delay_s": settings.signal_seconds,
+        "array_parallelism": settings.array_parallelism,
+        "stderr_to_stdout": True,
+        "wckey": None,
+        "setup": [
+            *settings.setup,
             # the working directory is the user's, but its code must not be what is imported
-            f"export PYTHONSAFEPATH=1 PYTHONPATH={search}${{PYTHONPATH:+:$PYTHONPATH}}",
-            f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{settings.threads or slurm.cpus_per_task}}}",
+            f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{threads}}}",
         ],
-        srun_args=[f"--cpus-per-task={slurm.cpus_per_task}"],  # not inherited from sbatch since SLURM 22.05
-        additional_parameters=options,
-    )
-    return executor
+        "srun_args": [f"--cpus-per-task={settings.cpus_per_task}"],  # not inherited from sbatch since SLURM 22.05
+        "additional_parameters": options,
+    }
 
 
-def _send(
-    executor: SlurmExecutor, array: Array[Line], manifest: Path, slurm: SlurmSpec, worker: tuple[str, ...]
-) -> str:
+def _send(parameters: dict[str, Any], settings: SlurmSpec, folder: Path, tasks: Sequence[Task]) -> str:
     """Hand one array to SLURM; its job id."""
+    from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    patience = slurm.signal_seconds * 0.75
-    tasks = [Task(worker, str(manifest), index, array.tasks, patience) for index in range(array.tasks)]
+    executor = SlurmExecutor(folder=folder, max_num_timeout=settings.max_requeues)
+    executor.update_parameters(**parameters)
     try:
         jobs = executor.submit_array(tasks)
     except (FailedJobError, FailedSubmissionError) as error:
-        raise refusal(str(error), slurm) from error
+        raise refusal(str(error), settings) from error
     return jobs[0].job_id.partition("_")[0]
 
 
