@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_xs import locks
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
 from lora_xs.phases import Phases
@@ -98,6 +99,8 @@ def prepare(spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases) -> P
         inputs["start"] = adapter_content(start, spec.start_from.which)
     if instruction:
         inputs |= {"tokenizer": describe_tokenizer(tokenizer), "tests": {test.name: test.identity for test in tests}}
+    if data.lock is not None:
+        locks.check(Path(data.lock), spec, inputs)
     _check_same(folder, inputs)
     counts = count(model, spec.model.head)
     facts = {
