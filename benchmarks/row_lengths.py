@@ -25,8 +25,8 @@ from lora_xs.data.glue import GLUE
 from lora_xs.data.prompts import prompt_named
 from lora_xs.models import locate
 from lora_xs.models.tokenizer import load_tokenizer
-from lora_xs.spec.compose import compose_config
 from lora_xs.spec.bind import bind
+from lora_xs.spec.compose import compose_config
 from lora_xs.spec.sections import ModelSpec
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 95, 99, 100)

@@ -53,7 +53,9 @@ class Fit:
         runs = f"{self.records} finished run{'s' * (self.records > 1)}"
         line = f"{self.device}, {self.kind}s: {runs} took {self.factor:.2f} times the uncalibrated seconds (median)"
         if self.off is not None and self.worst is not None:
-            line += f"; calibrated by the others, an estimate is off by {self.off:.2f}× (median), {self.worst:.2f}× (worst)"
+            line += (
+                f"; calibrated by the others, an estimate is off by {self.off:.2f}× (median), {self.worst:.2f}× (worst)"
+            )
         return line + f"; peak memory {self.memory:.2f}× the estimate (median), {self.memory_worst:.2f}× (worst)"
 
 
@@ -93,17 +95,16 @@ def calibrate(roots: Iterable[Path]) -> Calibration:
 def fit(group: Sequence[Measured]) -> Fit:
     """The fit of measured runs of one device and kind of model (at least one)."""
     ratios = [one.seconds for one in group]
-    others = [statistics.median(ratios[:i] + ratios[i + 1 :]) for i in range(len(ratios))] if len(ratios) > 1 else []
-    errors = [_apart(ratio / other) for ratio, other in zip(ratios, others, strict=bool(others))] if others else []
+    errors = [_apart(ratio / _middle(ratios[:i] + ratios[i + 1 :])) for i, ratio in enumerate(ratios) if len(group) > 1]
     memory = [one.memory for one in group]
     return Fit(
         device=group[0].device,
         kind=group[0].kind,
         records=len(group),
-        factor=statistics.median(ratios),
-        off=statistics.median(errors) if errors else None,
+        factor=_middle(ratios),
+        off=_middle(errors) if errors else None,
         worst=max(errors) if errors else None,
-        memory=statistics.median(memory),
+        memory=_middle(memory),
         memory_worst=max(memory, key=_apart),
     )
 
@@ -148,6 +149,10 @@ def _spec(folder: Path) -> RunSpec | None:
         return RunSpec.from_json(values)
     except (OSError, ValueError, AttributeError, UserError):
         return None
+
+
+def _middle(values: Sequence[float]) -> float:
+    return float(statistics.median(values))
 
 
 def _apart(ratio: float) -> float:
