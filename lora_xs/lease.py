@@ -132,3 +132,16 @@ def _born(pid: int) -> str | None:
         return "unknown"
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]
+
+
+def live_holder(folder: Path, now: float, stale: float = 60.0) -> dict[str, object] | None:
+    """Who holds `folder` and shows life, as a newcomer would judge it, or None. Only reads; now: the file system's
+    time, for holders on other machines (those of this one are asked for by their process)."""
+    try:
+        age = now - (folder / LEASE).stat().st_mtime
+    except OSError:
+        return None
+    holder = _read(folder / LEASE)
+    if holder.get("host") == socket.gethostname() and _born(int(str(holder.get("pid", 0)))) != holder.get("born"):
+        return None
+    return holder if age < stale else None
