@@ -41,15 +41,21 @@ def spec_of(overrides: Sequence[str]) -> RunSpec:
     """The RunSpec of `python train.py <overrides>`. Raises UserError for whatever `train.py` and `settled` refuse."""
     chosen: list[tuple[str, str]] = []
     keys: list[str] = []
+    seed: int | None = None
     for override in settled(overrides):
         key, _, value = override.partition("=")
-        if key == "rank" and value in _known("rank"):
+        if key == "seed" and value.isdigit():
+            seed = int(value)  # decides no other field: the runs of a cell differ in it alone
+        elif key == "rank" and value in _known("rank"):
             keys.append(f"rank.r={value}")  # what such a file holds, without a composition for each rank
         elif key in GROUPS:
             chosen.append((key, value))
         else:
             keys.append(f"start_from.run={value}" if key == "start_from" else override)
-    return _spec(tuple(chosen), tuple(keys))
+    if seed is not None and any("${" in key for key in keys):
+        keys.append(f"seed={seed}")  # unless one is written to follow it
+    spec = _spec(tuple(chosen), tuple(keys))
+    return spec if seed is None else spec.replace(seed=seed)
 
 
 @lru_cache(maxsize=8192)

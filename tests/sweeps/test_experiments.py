@@ -65,7 +65,7 @@ COUNTS = {
     "mini_spectrum": (2, 1, 0),
 }
 UNIQUE_RUNS = 1881
-FIVE_GRIDS = {"table12": "sst2", "table13": "mrpc", "table14": "cola", "table15": "qnli"}
+FOUR_GRIDS = {"table12": "sst2", "table13": "mrpc", "table14": "cola", "table15": "qnli"}
 Runs = Mapping[str, list[PlannedRun]]
 
 
@@ -116,7 +116,7 @@ def test_a_run_that_two_tables_need_is_planned_once(runs: Runs) -> None:
     assert signatures["figure01_parameter_efficiency"] < signatures["table01_glue"]
     assert signatures["table05_svd_overhead"] < signatures["table01_glue"]
     assert signatures["table08_singular_value_retention_mrpc"] < signatures["table01_glue"]
-    grids = set().union(*(planned for name, planned in signatures.items() if name[:7] in FIVE_GRIDS))
+    grids = set().union(*(planned for name, planned in signatures.items() if name[:7] in FOUR_GRIDS))
     assert signatures["table04_init_summary"] < grids
     for name, planned in signatures.items():
         if name[:7] in ("table18", "table19", "table20", "table21", "table22", "table23", "table24", "table25"):
@@ -137,9 +137,9 @@ def test_what_a_run_needs_comes_before_it(runs: Runs) -> None:
     assert needy == {"glue/mrpc", "glue/rte", "glue/stsb"}
 
 
-def test_a_sample_of_every_experiment_is_what_train_py_makes_of_its_overrides(runs: Runs) -> None:
-    for name, planned in runs.items():
-        for run in planned[-1:]:
+def test_sampled_runs_are_what_train_py_makes_of_their_overrides(runs: Runs) -> None:
+    for name in sorted(runs)[::3]:
+        for run in runs[name][-1:]:
             config = compose_config(run.overrides)
             config.pop("force")
             spec = RunSpec.from_config(config)
@@ -182,16 +182,11 @@ def test_every_published_cell_has_its_runs_and_every_run_its_cell(
             missing = any(agree(left_out.cell, row) for left_out in experiment.not_built)
             if row.get("task") == "avg" or (name.startswith("figure01") and row["method"] == "full_ft"):
                 continue
-            behind = {run.spec.signature for run in table if agree(as_printed(run.cell, row), row)}
+            behind = {run.spec.signature for run in table if agree(run.cell, row)}
             assert len(behind) == (0 if missing else len(experiment.aggregate.seeds)), (name, row)
-        printed = [run for run in table if any(agree(as_printed(run.cell, row), row) for row in rows)]
+        printed = [run for run in table if any(agree(run.cell, row) for row in rows)]
         unprinted = {tuple(run.cell.items()) for run in table} - {tuple(run.cell.items()) for run in printed}
         assert len(unprinted) == (1 if name.startswith("table25") else 0), (name, unprinted)
-
-
-def as_printed(cell: Mapping[str, str], row: Mapping[str, str]) -> Mapping[str, str]:
-    """A cell without the coordinates that the table has no column for: a grid of one method needs none of it."""
-    return {key: value for key, value in cell.items() if key in row or key not in ("method",)}
 
 
 @with_published
@@ -212,7 +207,7 @@ def test_runs_follow_the_published_hyper_parameters(experiments: Mapping[str, Ex
 
 @with_published
 def test_table_4_takes_the_cells_that_print_its_medians(experiments: Mapping[str, Experiment], runs: Runs) -> None:
-    grids = {task: next(name for name in runs if name.startswith(table)) for table, task in FIVE_GRIDS.items()}
+    grids = {task: next(name for name in runs if name.startswith(table)) for table, task in FOUR_GRIDS.items()}
     at = {run.spec.signature: run.cell for grid in grids.values() for run in runs[grid]}
     for row in published_rows(experiments["table04_init_summary"]):
         rows = published_rows(experiments[grids[row["task"]]])
