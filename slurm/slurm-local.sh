@@ -32,7 +32,7 @@ start() {
     --log-file="$root/munged.log" --seed-file="$root/munge.seed"
   local memory
   memory=$(awk '/^MemTotal/ {print int($2 / 1024) - 512}' /proc/meminfo)
-  sed -e "s#@ROOT@#$root#g; s#@HOST@#$host#g; s#@MEMORY@#$memory#; s#@CPUS@#${SLURM_LOCAL_CPUS:-$(nproc)}#g" \
+  sed -e "s#@ROOT@#$root#g; s#@HOST@#$host#g; s#@MEMORY@#$memory#; s#@CPUS@#${SLURM_LOCAL_CPUS:-$(env -u OMP_NUM_THREADS nproc)}#g" \
     -e "s#@CONTROL_PORT@#$port#; s#@NODE_PORT@#$((port + 1))#; s#@MAX_ARRAY@#${SLURM_LOCAL_MAX_ARRAY:-1001}#" \
     "$here/slurm.conf.in" > "$SLURM_CONF"
   # nothing here uses cgroups, yet slurmd looks for one at its start and dies of mixed hierarchies

@@ -15,9 +15,7 @@ OURS = (  # long options of sbatch that the launcher itself gives
     *("array", "chdir", "cpus-per-task", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks"),
     *("open-mode", "output", "requeue", "no-requeue", "signal", "test-only", "time", "wait", "wrap", "parsable"),
 )
-MAY_PASS = (
-    "Requested node configuration is not available"  # also what a drained node answers; submission tells them apart
-)
+UNCLEAR = "Requested node configuration is not available"  # never, or while nodes are drained: a real job tells
 USUAL_ARRAY = 1001
 
 
@@ -43,12 +41,13 @@ def check_cluster(settings: SlurmSpec) -> None:
     if shutil.which("sbatch") is None:
         raise UserError("sbatch is not on PATH, so this is no login node of a SLURM cluster")
     flags = [f"--{name}={value}" for name, value in sbatch_options(settings).items()]
-    done = _ask(["sbatch", "--test-only", f"--time={settings.minutes}", "--output=/dev/null", *flags, "--wrap=true"])
-    if done.returncode == 0:
-        return
-    lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines() if line]
-    if lines != [f"allocation failure: {MAY_PASS}"]:
-        raise refusal(" ".join(line for line in lines if not line.startswith("Try ")), settings)
+    words = [f"--time={settings.minutes}", "--output=/dev/null", *flags, "--wrap=true"]
+    done = _ask(["sbatch", "--test-only", *words])
+    if UNCLEAR in done.stderr:
+        done = _ask(["sbatch", "--begin=now+1day", "--parsable", *words])
+        cancel([done.stdout.partition(";")[0].strip()] if done.returncode == 0 else [])
+    if done.returncode != 0:
+        raise refusal(" ".join(line for line in done.stderr.splitlines() if not line.startswith("Try ")), settings)
 
 
 def refusal(answer: str, settings: SlurmSpec) -> UserError:

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PLAIN_WORKER = (sys.executable, str(Path(__file__).with_name("plain_worker.py")))
 SETTINGS = ["launcher=slurm", "launcher.threads=1", "launcher.slurm.cpus_per_task=1", "launcher.slurm.minutes=20",
             "launcher.slurm.mem=100M", "launcher.slurm.runs_per_task=2"]  # fmt: skip
-LONG = ["trainer.epochs=250", "trainer.checkpoint_seconds=0.3", "evaluation.every=end"]
+LONG = ["trainer.epochs=40", "trainer.checkpoint_seconds=0.3", "evaluation.every=end"]
 pytestmark = pytest.mark.slow
 
 
@@ -66,7 +66,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1] - 1
-    environment = {**os.environ, "SLURM_LOCAL_PORT": str(port), "PATH": _path()}
+    environment = {**os.environ, "SLURM_LOCAL_PORT": str(port), "SLURM_LOCAL_CPUS": "2", "PATH": _path()}
     script = str(REPOSITORY / "slurm" / "slurm-local.sh")
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     try:
@@ -156,10 +156,13 @@ def story(cluster: Path, tiny_model: Path, tiny_data: Path, tmp_path_factory: py
     until(lambda: state(parent)["Restarts"] == "1", "the signalled task is requeued")
     seen["record at requeue"] = read_record(sweep.parent.folder)
     until(lambda: newest_step(sweep.long.folder) > 0, "the long run has a checkpoint")
+    trainer = json.loads((sweep.long.folder / "lease.json").read_text())["pid"]
+    os.kill(trainer, signal.SIGSTOP)  # so that it cannot be done before slurmd is back
     os.kill(int((cluster / "slurmd.pid").read_text()), signal.SIGKILL)
     script = [str(REPOSITORY / "slurm" / "slurm-local.sh"), "restart-node", str(cluster)]
     subprocess.run(script, check=True, timeout=60, env={**os.environ, "PATH": _path()})
     seen["after slurmd"] = state(long)["JobState"]
+    os.kill(trainer, signal.SIGCONT)
     before = newest_step(sweep.long.folder)
     until(lambda: newest_step(sweep.long.folder) > before, "the run goes on without its slurmd")
     ask("scancel", long)
@@ -273,9 +276,9 @@ def test_the_template_requeues_before_the_limit_and_passes_the_exit_status_on(cl
         "touch $folder/started; while :; do sleep 0.1; done\n"
     )
     worker.chmod(0o755)
-    words = ["sbatch", "--parsable", "--array=0-1", "--time=5", "--cpus-per-task=1", f"--chdir={tmp_path}",
-             f"--export=ALL,LORA_XS_PYTHON={worker}", str(REPOSITORY / "slurm" / "sweep.sbatch"), "m.jsonl"]  # fmt: skip
-    array = ask(*words).strip()
+    options = ["--parsable", "--array=0-1", "--time=5", "--cpus-per-task=1", f"--chdir={tmp_path}"]
+    options.append(f"--export=ALL,LORA_XS_PYTHON={worker}")
+    array = ask("sbatch", *options, str(REPOSITORY / "slurm" / "sweep.sbatch"), "m.jsonl").strip()
     until((tmp_path / "started").exists, "the worker started")
     ask("scancel", "--batch", "--signal=USR2", f"{array}_0")
     until(lambda: not ask("squeue", "--noheader"), "the array ended")
