@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lora_xs.records import Record
 
 FINISHED, FAILED, MISTAKE, DIVERGED = 0, 1, 2, 3
-PATH_KEYS = ("data.root", "model.path", "results", "start_from", "start_from.run")
+PATH_KEYS = ("data.root", "data.lock", "model.path", "results", "start_from", "start_from.run")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,6 +75,10 @@ def show(record: Record, folder: Path, already: bool) -> None:
         print(f"{main}: {start}best {best[main]:.4f} (epoch {best['epoch']:g}), last {last[main]:.4f}")
     for name, test in train.get("tests", {}).items():
         print(f"{name}: {test['points']:.2f} ± {test['standard_error']:.2f} ({test['scorer']}, n={test['n']})")
+    lost, silent = ((train.get(key) or {}).get("train", 0) for key in ("truncated_rows", "silent_rows"))
+    if lost:
+        nothing_left = f", {silent:,} of them have nothing left to learn" if silent else ""
+        print(f"cut at {record.run['spec']['task']['max_length']} tokens: {lost:,} training rows{nothing_left}")
     counts = train["parameters"]
     print(
         f"trained {counts['adapter']:,} adapter and {counts['head']:,} head parameters of {counts['total']:,} "

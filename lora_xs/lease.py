@@ -57,7 +57,20 @@ class Lease:
 
     def held(self) -> bool:
         """Whether the lease on disk is still ours."""
-        return not self._lost and _read(self.path) == self.identity
+        return not self._lost and self._ours()
+
+    def check(self) -> None:
+        """Raise RunBusy where the lease is no longer ours: another process took the run over, or its folder is gone."""
+        if not self.held():
+            raise RunBusy(f"{self.path.parent} was taken over while this process did not show life, or removed")
+
+    def _ours(self) -> bool:
+        try:
+            return bool(json.loads(self.path.read_text()) == self.identity)
+        except (FileNotFoundError, ValueError):
+            return False
+        except OSError:  # a file system that does not answer now takes no lease away
+            return True
 
     def _create(self) -> bool:
         """Link a complete file into place: atomic, also on network file systems."""
@@ -105,7 +118,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat):
-            if _read(self.path) != self.identity:
+            if not self._ours():
                 self._lost = True
                 return
             with contextlib.suppress(OSError):
@@ -132,3 +145,16 @@ def _born(pid: int) -> str | None:
         return "unknown"
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]
+
+
+def live_holder(folder: Path, now: float, stale: float = 60.0) -> dict[str, object] | None:
+    """Who holds `folder` and shows life, as a newcomer would judge it, or None. Only reads; now: the file system's
+    time, for holders on other machines (those of this one are asked for by their process)."""
+    try:
+        age = now - (folder / LEASE).stat().st_mtime
+    except OSError:
+        return None
+    holder = _read(folder / LEASE)
+    if holder.get("host") == socket.gethostname() and _born(int(str(holder.get("pid", 0)))) != holder.get("born"):
+        return None
+    return holder if age < stale else None

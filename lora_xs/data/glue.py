@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from lora_xs.data.files import read_rows
 from lora_xs.data.hub import HubUnavailable, fetch_hub_file
 from lora_xs.data.rows import Columns, Kind, TaskRows, build_rows
 from lora_xs.data.sources import Request, local_root, resolve_source, sha256
@@ -57,7 +53,6 @@ def load_glue(name: str, request: Request) -> TaskRows:
             if not path.is_file():
                 raise UserError(_missing(request, f"no file {path}"))
         origin = {"source": "local", "files": {}}
-        read = _read_jsonl
     else:
         names = [f"{name}/{split}-00000-of-00001.parquet" for split in splits]
         try:
@@ -67,33 +62,13 @@ def load_glue(name: str, request: Request) -> TaskRows:
             raise UserError(_missing(request, str(error))) from error
         paths = [first, second]
         origin = {"source": "hub", "repo": REPO, "revision": commit, "files": {}}
-        read = _read_parquet
     columns: list[Columns] = []
     for path in paths:
         content = path.read_bytes()
         origin["files"][f"{name}/{path.name}"] = sha256(content)
-        columns.append(Columns.of([_check(row, place, task) for place, row in read(path, content)]))
-        if not columns[-1].label:
-            raise UserError(f"{path}:1: no rows, the file is empty")
+        columns.append(Columns.of([_check(row, place, task) for place, row in read_rows(path, content)]))
     kind: Kind = "classification" if task.labels else "regression"
     return build_rows(columns[0], columns[1], kind, task.labels, origin)
-
-
-def _read_jsonl(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
-    lines = content.split(b"\n")  # not splitlines: JSON strings may hold other line separators
-    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
-        place = f"{path}:{number}"
-        try:
-            yield place, json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place}: not UTF-8 (byte {error.start} of the line)") from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"{place}: not JSON ({error.msg} at column {error.colno})") from error
-
-
-def _read_parquet(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
-    for number, row in enumerate(pq.ParquetFile(path).read().to_pylist(), start=1):
-        yield f"{path}:{number}", row
 
 
 def _check(row: Any, place: str, task: GlueTask) -> tuple[str, str | None, Any]:

@@ -60,8 +60,7 @@ def examine(
     for test in tests:
         result: dict[str, Any] = {"n": len(test.questions)}
         if evaluation.reading in ("likelihood", "both") and test.family == "choice":
-            result |= _by_likelihood(spec, model, tokenizer, test, folder / "likelihoods" / f"{test.name}.jsonl")
-            stop.raise_if_asked()
+            result |= _by_likelihood(spec, model, tokenizer, test, folder / "likelihoods" / f"{test.name}.jsonl", stop)
         if evaluation.reading in ("generation", "both") or test.family != "choice":
             engine = engine or _engine(spec, model, tokenizer, folder, base)
             result |= _by_generation(spec, engine, test, folder / "generations" / f"{test.name}.jsonl", stop)
@@ -98,11 +97,19 @@ def _by_generation(spec: RunSpec, engine: Engine, test: QuestionSet, file: Path,
     }
 
 
-def _by_likelihood(spec: RunSpec, model: Any, tokenizer: Any, test: QuestionSet, file: Path) -> dict[str, Any]:
+def _by_likelihood(
+    spec: RunSpec, model: Any, tokenizer: Any, test: QuestionSet, file: Path, stop: Stop
+) -> dict[str, Any]:
     from lora_xs.evaluation.likelihood import choice_log_likelihoods
 
     began = time.perf_counter()
-    scores = choice_log_likelihoods(model, tokenizer, test, tokens_at_once=spec.evaluation.generation_tokens)
+    scores = choice_log_likelihoods(
+        model,
+        tokenizer,
+        test,
+        tokens_at_once=spec.evaluation.generation_tokens,
+        progress=lambda done, of: stop.raise_if_asked(),
+    )
     golds = {question.id: question.gold for question in test.questions}
     write_text(
         file, "".join(json.dumps({**asdict(one), "gold": golds[one.id]}, sort_keys=True) + "\n" for one in scores)

@@ -158,6 +158,7 @@ class DataSpec:
 
     root: str | None = aside(None)
     source: Literal["auto", "hub", "local", "package"] = aside("auto")
+    lock: str | None = aside(None)  # a file of scripts/prefetch.py that model, rows and tests must agree with
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""What a run does, counted before it starts: steps, tokens, evaluations, questions. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lora_xs.spec import RunSpec
+from lora_xs.sweeps.lengths import questions_of, rows_of
+
+GPU_TOKENS, CPU_TOKENS, CPU_ROWS = 8192, 2048, 8  # as lora_xs.training.trainer.most_rows bounds a micro-batch
+OPTIONS = 4.0
+"""Answers to compare, each read with its prompt; two to five in the tests here."""
+
+LATE = 2.5
+"""A batch of answers goes on until the last one ends: the longest of it, in means. Assumed."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """One test. prefill: prompt tokens in all. steps: forward passes of one token each, of `width` rows and beams.
+
+    cached: tokens whose keys and values are held at once. scored: tokens read to compare given answers, for the
+    reading by likelihood.
+    """
+
+    name: str
+    questions: int
+    prefill: float
+    steps: int
+    width: int
+    cached: float
+    answer_tokens: float
+    scored: float
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Counts of one run on one device.
+
+    rows: trained on in an epoch. steps: optimiser steps. micro_rows: rows held at once. micro_batches: forward and
+    backward passes in all. tokens: trained on, padding included; longest: of a padded row. response_share: of the
+    tokens, those with logits. evaluations: passes over the `validation` tokens (padding included).
+    estimate_tokens: of LoRA-SB's estimate.
+    """
+
+    rows: int
+    steps: int
+    epochs: float
+    micro_rows: int
+    micro_batches: float
+    tokens: float
+    longest: float
+    mean_width: float
+    response_share: float
+    evaluations: int
+    validation: float
+    validation_batches: float
+    estimate_tokens: float
+    answering: tuple[Answering, ...]
+
+
+def most_rows(spec: RunSpec, gpu: bool) -> int:
+    """Rows that the trainer lets a device hold at once."""
+    if spec.task.kind != "instruction":
+        return spec.trainer.batch_size if gpu else CPU_ROWS
+    length = spec.task.max_length
+    return max(1, GPU_TOKENS // length) if gpu else max(CPU_ROWS, CPU_TOKENS // length)
+
+
+def micro_rows(spec: RunSpec, gpu: bool) -> int:
+    """Rows of a micro-batch: as the user said, else the largest divisor of the batch that the device may hold."""
+    trainer = spec.trainer
+    if trainer.device_batch_size:
+        return trainer.device_batch_size
+    most = max(1, min(most_rows(spec, gpu), trainer.batch_size))
+    return next(n for n in range(most, 0, -1) if trainer.batch_size % n == 0)
+
+
+def workload_of(spec: RunSpec, gpu: bool) -> Workload:
+    """Count what `spec` does on a GPU or a CPU."""
+    task, trainer, known = spec.task, spec.trainer, rows_of(spec)
+    instruction = task.kind == "instruction"
+    available = min(known.rows, task.train_rows or known.rows)
+    if instruction:  # validation rows are held out of the training file's
+        validation = min(task.validation_rows or known.validation_rows, known.rows - 1)
+        rows = min(available, known.rows - validation)
+    else:
+        validation = min(known.validation_rows, task.validation_rows or known.validation_rows)
+        rows = available
+    per_epoch = math.ceil(rows / trainer.batch_size)
+    steps = trainer.max_steps or trainer.epochs * per_epoch
+    epochs = steps / per_epoch
+    micro = micro_rows(spec, gpu)
+    batch = min(trainer.batch_size, rows)
+    free = trainer.padding == "free" or (
+        trainer.padding == "auto" and instruction and spec.model.attention == "flash_attention_2"
+    )
+    if trainer.padding == "max_length":
+        width = float(task.max_length)
+    else:
+        width = known.mean(task.max_length) if free else known.padded(task.max_length, batch, micro)
+    evaluation_rows = min(spec.evaluation.batch_size, 2 * most_rows(spec, gpu) if instruction else 10**9)
+    estimated = spec.init.samples or round((spec.init.fraction or 0) * rows)
+    return Workload(
+        rows=rows,
+        steps=steps,
+        epochs=epochs,
+        micro_rows=micro,
+        micro_batches=epochs * math.ceil(rows / micro),
+        tokens=epochs * rows * width,
+        longest=float(task.max_length) if trainer.padding == "max_length" else known.longest(task.max_length),
+        mean_width=width,
+        response_share=known.response_share,
+        evaluations=_evaluations(spec, steps, per_epoch, instruction) if validation else 0,
+        validation=validation * known.mean(task.max_length),
+        validation_batches=math.ceil(validation / evaluation_rows),
+        estimate_tokens=(estimated if spec.method.name == "lora_sb" else 0) * known.mean(task.max_length),
+        answering=tuple(_answering(spec, test) for test in task.tests),
+    )
+
+
+def _evaluations(spec: RunSpec, steps: int, per_epoch: int, instruction: bool) -> int:
+    before = 1 if instruction else 0  # responses are scored before the first step too
+    every = spec.evaluation.every
+    if every == "end":
+        return before + 1
+    return before + (steps // (spec.evaluation.steps or steps) if every == "steps" else math.ceil(steps / per_epoch))
+
+
+def _answering(spec: RunSpec, test: str) -> Answering:
+    """The batches of `lora_xs.evaluation.generation`: as many rows as `generation_tokens` hold to the limit's end."""
+    asked, evaluation = questions_of(spec, test), spec.evaluation
+    limit, beams = evaluation.max_new_tokens.get(test, 0), evaluation.beams or 1
+    generates = evaluation.reading != "likelihood" or asked.family != "choice"
+    room = (asked.prompt_tokens + limit) * beams
+    width = max(1, min(asked.rows, evaluation.generation_tokens // max(room, 1)))
+    batches = math.ceil(asked.rows / width)
+    length = min(limit, round(LATE * asked.answer_tokens))
+    by_likelihood = evaluation.reading in ("likelihood", "both") and asked.family == "choice"
+    return Answering(
+        name=test,
+        questions=asked.rows,
+        prefill=float(asked.rows * asked.prompt_tokens) if generates else 0.0,
+        steps=batches * length if generates else 0,
+        width=width * beams,
+        cached=float(width * beams * (asked.prompt_tokens + length)) if generates else 0.0,
+        answer_tokens=float(asked.rows * asked.answer_tokens) if generates else 0.0,
+        scored=OPTIONS * asked.rows * (asked.prompt_tokens + asked.answer_tokens) if by_likelihood else 0.0,
+    )

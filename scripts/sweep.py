@@ -1,0 +1,117 @@
+"""Plan an experiment's runs, and with --submit run them: nothing runs before the plan has been printed.
+
+python scripts/sweep.py experiment=table01_glue                                # states and costs, then stop
+python scripts/sweep.py experiment=table01_glue --only task=mrpc,rank=16 --device a100-80
+python scripts/sweep.py experiment=demo seed=0 --submit --workers 2            # on this machine
+python scripts/sweep.py experiment=table01_glue launcher=slurm --submit        # as SLURM job arrays
+python scripts/sweep.py experiment=demo --retry failed --submit                # what failed too
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lora_xs.errors import UserError
+
+if TYPE_CHECKING:
+    from lora_xs.spec.sections import LauncherSpec
+    from lora_xs.sweeps.devices import Device
+    from lora_xs.sweeps.plan import Choice, Plan
+
+FINISHED, FAILED, MISTAKE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do as the arguments say; exit status 0, 1 where runs are left unfinished after --submit, 2 for a mistake."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        return _sweep(options)
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return MISTAKE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Plan an experiment's runs, and with --submit run them.")
+    parser.add_argument("words", nargs="+", metavar="experiment=NAME | override", help="as `train.py` takes them")
+    parser.add_argument("--submit", action="store_true", help="hand the runs to launcher=local (default) or slurm")
+    parser.add_argument("--retry", action="append", choices=("failed", "diverged"), default=[], help="run these again")
+    parser.add_argument("--only", default="", metavar="KEY=VALUE,…", help="runs at these coordinates, e.g. rank=16")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N runs now")
+    parser.add_argument("--device", help="what to plan for: h100, a100-80, …, cpu (default: this machine; slurm: h100)")
+    parser.add_argument("--workers", type=int, default=1, help="processes of launcher=local (default 1)")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    return parser
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from lora_xs.sweeps.grid import expand, load_experiment
+    from lora_xs.sweeps.launcher import split_launcher
+    from lora_xs.sweeps.plan import experiment_in, make_plan
+    from lora_xs.sweeps.show import print_plan
+
+    for key, number in (("--limit", options.limit), ("--workers", options.workers)):
+        if number is not None and number < 1:
+            raise UserError(f"{key} {number} must be at least 1")
+    name, overrides = experiment_in(options.words)
+    settings, overrides = split_launcher(overrides)
+    runs = expand(load_experiment(name), overrides)
+    if not runs:
+        raise UserError(f"experiment={name} has no runs; its file says why")
+    plan = make_plan(name, runs, _device(options.device, settings)).only(options.only)
+    choice = plan.choose(options.retry, options.limit)
+    if options.json:
+        print(json.dumps(plan.to_json(choice), indent=2, ensure_ascii=False))
+    else:
+        print_plan(plan, choice, Console())
+    plan.check_fit(choice.runs)
+    if not options.submit:
+        return FINISHED
+    return _submit(plan, choice, settings, options.workers)
+
+
+def _device(name: str | None, settings: LauncherSpec) -> Device:
+    from lora_xs.sweeps.devices import device_named, this_machine
+
+    if name is not None:
+        return device_named(name)
+    return device_named("h100") if settings.name == "slurm" else this_machine()
+
+
+def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, workers: int) -> int:
+    from lora_xs.sweeps.retry import set_aside
+
+    for entry in choice.runs:
+        if entry.state == "diverged":
+            set_aside(entry.run.spec)
+    runs = [entry.run for entry in choice.runs]
+    if not runs:
+        print("nothing to run", file=sys.stderr)
+        return FINISHED
+    if settings.name == "slurm":
+        from lora_xs.sweeps.slurm import submit
+
+        submission = submit(runs, settings, name=plan.name)
+        print(f"submitted {', '.join(submission.jobs) or 'nothing'}; {submission.folder}", file=sys.stderr)
+        return FINISHED
+    from lora_xs.sweeps.local import launch_local
+    from lora_xs.sweeps.state import STATES, FolderReader
+
+    launch_local(runs, workers=workers, threads=settings.threads)
+    seen = FolderReader().look_at(run.spec for run in runs)
+    counts = {state: sum(one.state == state for one in seen) for state in STATES}
+    print(", ".join(f"{n} {state}" for state, n in counts.items() if n), file=sys.stderr)
+    return FINISHED if counts["finished"] + counts["diverged"] == len(runs) else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
