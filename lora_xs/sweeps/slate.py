@@ -41,7 +41,7 @@ def clean_slate() -> Iterator[None]:
         _forget_accelerate()
         _close_wandb()
         if "torch._dynamo" in sys.modules:
-            torch._dynamo.reset()  # type: ignore[no-untyped-call]
+            torch._dynamo.reset()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

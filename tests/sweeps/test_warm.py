@@ -23,6 +23,18 @@ from lora_xs.sweeps.slate import clean_slate
 from lora_xs.sweeps.warm import Warm
 
 GB = 10**9
+ROOT = Path(__file__).resolve().parents[2]
+ALONE = """
+import json, os, sys
+import transformers.trainer, peft  # once for all three processes
+from lora_xs.runner import run
+from lora_xs.spec import RunSpec
+for values in json.load(sys.stdin):
+    if os.fork() == 0:
+        run(RunSpec.from_json(values))
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
 METHODS = ("full_ft", "head_only", "lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb")
 
 
@@ -33,24 +45,16 @@ def test_runs_of_one_process_are_to_the_bit_those_of_their_own(tiny_run, tmp_pat
         "B": ["method=full_ft", "trainer.learning_rate=1e-3", "trainer.precision=bf16", "seed=4"],
         "C": ["task=glue/stsb", "method=pissa", "trainer.learning_rate=1e-3"],
     }
-    alone = {}
-    for name, overrides in settings.items():
-        spec = tiny_run(*overrides, f"results={tmp_path}/alone")
-        script = "import json, sys; from lora_xs.runner import run; from lora_xs.spec import RunSpec; "
-        script += "run(RunSpec.from_json(json.load(sys.stdin)))"
-        subprocess.run(
-            [sys.executable, "-c", script], input=json.dumps(spec.to_json()), text=True, check=True, cwd=ROOT
-        )
-        alone[name] = leavings(spec.folder)
+    specs = {name: tiny_run(*overrides, f"results={tmp_path}/alone") for name, overrides in settings.items()}
+    words = json.dumps([spec.to_json() for spec in specs.values()])
+    subprocess.run([sys.executable, "-c", ALONE], input=words, text=True, check=True, cwd=ROOT)
+    alone = {name: leavings(spec.folder) for name, spec in specs.items()}
     warm = Warm(GB)
     for count, name in enumerate("ABCAB"):
         spec = tiny_run(*settings[name], f"results={tmp_path}/warm{count}")
         warm.run(spec)
         assert leavings(spec.folder) == alone[name], name
     assert warm.hits["base"] == 3 and warm.misses["base"] == 2  # STS-B has one label, another head
-
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("method", METHODS)
