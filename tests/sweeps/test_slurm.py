@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,14 +25,13 @@ from lora_xs.spec.compose import compose_config
 from lora_xs.sweeps.launcher import split_launcher
 from lora_xs.sweeps.manifest import Line
 from lora_xs.sweeps.queued import job_of, queued_runs
-from lora_xs.sweeps.slurm import WORKER, Submission, submit
+from lora_xs.sweeps.slurm import Submission, submit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PLAIN_WORKER = (sys.executable, str(Path(__file__).with_name("plain_worker.py")))
 SETTINGS = ["launcher=slurm", "launcher.threads=1", "launcher.slurm.cpus_per_task=1", "launcher.slurm.minutes=20",
             "launcher.slurm.mem=100M", "launcher.slurm.runs_per_task=2"]  # fmt: skip
 LONG = ["trainer.epochs=25", "trainer.checkpoint_seconds=0.3", "evaluation.every=end"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a minute, on a machine of one's own
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = 100) -> None:
@@ -136,8 +133,7 @@ def story(cluster: Path, tiny_model: Path, tiny_data: Path, tmp_path_factory: py
     sweep = Sweep(place / "runs", tiny_model, tiny_data)
     source, node = checkout(place / "source"), socket.gethostname().partition(".")[0]
     settings, _ = split_launcher([*SETTINGS, f"launcher.slurm.folder={place / 'sweeps'}"])
-    real = importlib.util.find_spec("lora_xs.sweeps.worker") is not None
-    send = {"name": "eventful", "source": source, "worker": WORKER if real else PLAIN_WORKER}
+    send = {"name": "eventful", "source": source}
     seen: dict = {"sweep": sweep, "settings": settings}
 
     ask("scontrol", "update", f"node={node}", "state=drain", "reason=test")
