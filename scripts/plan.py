@@ -49,19 +49,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from lora_xs.sweeps.devices import device_named, this_machine
     from lora_xs.sweeps.grid import expand, load_experiment
     from lora_xs.sweeps.launcher import split_launcher
     from lora_xs.sweeps.plan import experiment_in
+    from lora_xs.sweeps.show import console_of_output
     from lora_xs.sweeps.watch import Watch, picture, watch
 
     name, overrides = experiment_in(options.words)
     _, overrides = split_launcher(overrides)
     device = device_named(options.device) if options.device else this_machine()
     sweep = Watch(name, expand(load_experiment(name), overrides), device)
-    console = Console()
+    console = console_of_output()
     if options.json:
         plan = sweep.look().only(options.only)
         print(json.dumps(plan.to_json(plan.choose()), indent=2, ensure_ascii=False))

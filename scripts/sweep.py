@@ -52,12 +52,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from lora_xs.sweeps.grid import expand, load_experiment
     from lora_xs.sweeps.launcher import split_launcher
     from lora_xs.sweeps.plan import experiment_in, make_plan
-    from lora_xs.sweeps.show import print_plan
+    from lora_xs.sweeps.show import console_of_output, print_plan
 
     for key, number in (("--limit", options.limit), ("--workers", options.workers)):
         if number is not None and number < 1:
@@ -72,7 +70,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(plan.to_json(choice), indent=2, ensure_ascii=False))
     else:
-        print_plan(plan, choice, Console())
+        print_plan(plan, choice, console_of_output())
     plan.check_fit(choice.runs)
     if not options.submit:
         return FINISHED

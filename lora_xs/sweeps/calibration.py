@@ -34,9 +34,9 @@ class Measured:
 class Fit:
     """One device and kind of model (`encoder`, `decoder`), from `records` finished runs.
 
-    factor: the median of (seconds taken / seconds estimated). off, worst: how far the estimates are off with the factor
+    factor: the median of (seconds taken / seconds estimated). off, worst: how far estimates are off with the factor
     that the other records give, as a ratio of at least 1, in the median and at worst; None with a single record.
-    memory, memory_worst: median of (peak memory taken / estimated), and the ratio furthest from 1; memory is not scaled.
+    memory, memory_worst: median of (peak memory taken / estimated), and the ratio furthest from 1. It is not scaled.
     """
 
     device: str

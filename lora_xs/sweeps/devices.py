@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import fnmatch
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,9 +23,10 @@ PROC_GPUS = Path("/proc/driver/nvidia/gpus")
 class Device:
     """Peaks of one device; `efficiency` of a peak is what a run's products are taken to reach before calibration.
 
-    memory_gib: what a process can have of it; a CPU's is this machine's RAM. tflops: 10¹² floating-point operations a
-    second in fp32 (no TF32: runs compute exactly) and in bf16 or fp16. bandwidth: 10⁹ bytes a second. layer_ms:
-    milliseconds that starting the kernels of one transformer layer takes at least, forward; small batches wait for it.
+    matches: a pattern in the name CUDA gives it. memory_gib: what a process can have of it; a CPU's is this machine's
+    RAM. tflops: 10¹² floating-point operations a second in fp32 (no TF32: runs compute exactly) and in bf16 or fp16.
+    bandwidth: 10⁹ bytes a second. layer_ms: milliseconds that starting the kernels of one transformer layer takes at
+    least, forward; small batches wait for it.
     cores: what the CPU's numbers hold for, 0 for a GPU.
     """
 
@@ -73,7 +74,7 @@ def device_called(gpu: str | None) -> Device | None:
     """The device that CUDA calls `gpu`, e.g. "NVIDIA H100 80GB HBM3"; the CPU for None; None where it is unknown."""
     if gpu is None:
         return devices()[CPU]
-    found = [d for d in devices().values() if d.gpu and fnmatch.fnmatch(gpu, f"*{d.matches}*")]
+    found = [d for d in devices().values() if d.gpu and re.search(d.matches, gpu)]
     return found[0] if found else None
 
 

@@ -11,7 +11,7 @@ from lora_xs.sweeps.workload import Workload
 A_TENSOR = 150
 """Bytes of a tensor's name and place in a safetensors file."""
 
-A_LINE, SMALL = 170, 30_000
+A_LINE, SMALL = 170, 14_000
 """Bytes of a line of metrics.jsonl; of spec, record, log and an adapter's config together."""
 
 A_TOKEN, A_QUESTION = 4.2, 420

@@ -42,10 +42,10 @@ class RowLengths:
     def padded(self, limit: int, batch: int, micro: int) -> float:
         """Mean tokens a row that are computed where batches of `batch` rows are sorted and cut into `micro` rows.
 
-        The j-th longest of n rows is taken to be as long as the share 1 − (j − ½) / n of all rows.
+        The j-th longest of n rows is taken to be as long as the share 1 − (j − ⅜) / (n + ¼) of all rows (Blom's rule).
         """
         starts = range(0, max(batch, 1), max(micro, 1))
-        widths = [min(limit, self.quantile(1 - (start + 0.5) / batch)) for start in starts]
+        widths = [min(limit, self.quantile(1 - (start + 0.625) / (batch + 0.25))) for start in starts]
         return _mean(widths)
 
     def longest(self, limit: int) -> float:

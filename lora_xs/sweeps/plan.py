@@ -24,7 +24,7 @@ SEED, METHOD, RANK = "seed", "method", "rank"
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a plan. cost: of the whole run; step: optimiser steps behind it; error: of a failed or diverged one."""
+    """One run of a plan. cost: of the whole run; step: optimiser steps done; error: of a failed or diverged one."""
 
     run: PlannedRun
     state: State

@@ -13,38 +13,46 @@ from lora_xs.sweeps.plan import Choice, Entry, Plan, totals
 from lora_xs.sweeps.state import STATES
 
 COLOURS = {"finished": "green", "running": "cyan", "partial": "yellow", "failed": "red", "diverged": "magenta"}
-ERRORS = 5
+ERRORS, WIDE = 5, 130
 
 
 def print_plan(plan: Plan, choice: Choice, console: Console) -> None:
     """Print the whole plan."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, soft_wrap=True)
+
     console.print(state_table(plan))
     for entry in [entry for entry in plan.entries if entry.state in ("failed", "diverged")][:ERRORS]:
         console.print(
             f"  {entry.state}: {escape(str(entry.run.spec.folder))}: {escape(entry.error or 'no reason kept')}"
         )
     for signature, reason in list(choice.blocked.items())[:ERRORS]:
-        console.print(f"  blocked: {signature} {reason}; see --retry")
-    console.print(f"whole experiment   {_cost_line(plan.entries, whole=True)}")
-    console.print(f"to be run now      {_cost_line(choice.runs, whole=False)}", style="bold")
-    console.print(f"on {plan.device.name}: {plan.device.memory_gib:.0f} GiB; {escape(plan.device.source)}", style="dim")
+        say(f"  blocked: {signature} {reason}; see --retry")
+    say(f"whole experiment   {_cost_line(plan.entries, whole=True)}")
+    say(f"to be run now      {_cost_line(choice.runs, whole=False)}", style="bold")
+    say(f"on {plan.device.name}: {plan.device.memory_gib:.0f} GiB; {escape(plan.device.source)}", style="dim")
     for line in plan.calibration.in_words(plan.device, [entry.run.spec.model.kind for entry in plan.entries]):
-        console.print(escape(line), style="dim")
+        say(escape(line), style="dim")
     guessed = sorted({entry.run.spec.task.name for entry in plan.entries if assumed_rows(entry.run.spec)})
     if guessed:
-        console.print(f"rows never measured, their costs are guesses: {', '.join(guessed)}", style="yellow")
+        say(f"rows never measured, their costs are guesses: {', '.join(guessed)}", style="yellow")
     for line in ASSUMPTIONS:
-        console.print(f"  {escape(line)}", style="dim")
+        say(f"  {escape(line)}", style="dim")
+
+
+def console_of_output() -> Console:
+    """Standard output; a pipe gets lines wide enough for the table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 def state_table(plan: Plan) -> Table:
     """Arms down, states across, a line of totals."""
     table = Table(title=plan.name, title_justify="left", box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True, overflow="ellipsis")
-    for state in STATES:
-        table.add_column(state, justify="right")
-    table.add_column("hours left", justify="right")
-    table.add_column("GiB", justify="right")
+    for name in (*STATES, "hours left", "GiB"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=max(len(name), 5))
     for arm, entries in plan.arms().items():
         table.add_row(escape(arm), *_numbers(entries))
     table.add_section()
