@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -11,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def replace_file(target: Path, write: Callable[[Path], object]) -> None:
@@ -29,6 +32,15 @@ def replace_file(target: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def out_of_space(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is what `error` is about, or was raised from."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL or any(f"os error {number})" in str(error) for number in FULL):
+            return True  # safetensors writes in Rust, and its errors say so in words alone
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_bytes(path: Path, content: bytes) -> None:

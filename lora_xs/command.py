@@ -95,7 +95,7 @@ def _run(spec: RunSpec, force: bool, overrides: Sequence[str]) -> int:
     already = record is not None
     if record is None:
         set_threads(spec.launcher.threads, spec.launcher.wait_policy)
-        _quiet_libraries()
+        quiet_libraries()
         from lora_xs.lease import RunBusy
         from lora_xs.runner import run
         from lora_xs.training.preemption import Preempted
@@ -123,7 +123,7 @@ def _run(spec: RunSpec, force: bool, overrides: Sequence[str]) -> int:
     return DIVERGED if record.status == "diverged" else FINISHED
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Libraries' chatter goes to log.txt, not to the terminal; no attempt to reach a hub for telemetry."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

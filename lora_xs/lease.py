@@ -57,7 +57,20 @@ class Lease:
 
     def held(self) -> bool:
         """Whether the lease on disk is still ours."""
-        return not self._lost and _read(self.path) == self.identity
+        return not self._lost and self._ours()
+
+    def check(self) -> None:
+        """Raise RunBusy where the lease is no longer ours: another process took the run over, or its folder is gone."""
+        if not self.held():
+            raise RunBusy(f"{self.path.parent} was taken over while this process did not show life, or removed")
+
+    def _ours(self) -> bool:
+        try:
+            return bool(json.loads(self.path.read_text()) == self.identity)
+        except (FileNotFoundError, ValueError):
+            return False
+        except OSError:  # a file system that does not answer now takes no lease away
+            return True
 
     def _create(self) -> bool:
         """Link a complete file into place: atomic, also on network file systems."""
@@ -105,7 +118,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat):
-            if _read(self.path) != self.identity:
+            if not self._ours():
                 self._lost = True
                 return
             with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lora_xs import locks
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
+from lora_xs.ingredients import Ingredients
 from lora_xs.phases import Phases
 from lora_xs.spec import RunSpec
 from lora_xs.spec.runspec import adapter_content, adapter_folder
@@ -42,22 +43,20 @@ class Prepared:
     progress: Progress
 
 
-def prepare(spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases) -> Prepared:
-    """Load and check all that `spec` names. Raises UserError for what is missing, before torch is imported."""
-    from lora_xs.data import load_rows, load_test
-    from lora_xs.models import locate
+def prepare(
+    spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases, ingredients: Ingredients | None = None
+) -> Prepared:
+    """Load and check all that `spec` names. Raises UserError for what is missing, before torch is imported.
 
+    ingredients: where model, rows and tokens come from; without it they are read anew.
+    """
+    ingredients = ingredients or Ingredients()
     start = adapter_folder(Path(spec.start_from.run), spec.start_from.which) if spec.start_from.run else None
-    location = locate(spec.model)
+    location = ingredients.location(spec)
     task, data = spec.task, spec.data
     with phases("rows"):
-        from_where: Any = {"source": data.source, "root": data.root, "prompt": task.prompt}
-        rows = load_rows(task.name, revision=task.revision, **from_where)
-        tests = [load_test(name, **from_where).limited(task.test_rows) for name in task.tests]
-        if task.kind == "instruction":
-            rows = rows.limited(task.train_rows, task.validation_rows, spec.seed, task.take)
-        else:
-            rows = rows.limited(task.train_rows, task.validation_rows, spec.seed)
+        rows = ingredients.rows(spec)
+        tests = [ingredients.test(spec, name) for name in task.tests]
     _check_scorer(spec, tests)
     _join_processes()
 
@@ -68,10 +67,9 @@ def prepare(spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases) -> P
     from lora_xs.adapters.files import load_adapter
     from lora_xs.adapters.trainable import count
     from lora_xs.adapters.xs import describe_factors
-    from lora_xs.models import describe_tokenizer, load_base, load_decoder
+    from lora_xs.models import describe_tokenizer
     from lora_xs.training.labels import LabelTrainer
     from lora_xs.training.loggers import open_logger
-    from lora_xs.training.material import labelled, responses
     from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
     from lora_xs.training.responses import ResponseTrainer
@@ -80,13 +78,10 @@ def prepare(spec: RunSpec, folder: Path, stop: StopRequest, phases: Phases) -> P
     instruction = task.kind == "instruction"
     set_seed(spec.seed)  # before anything random is built: head, R, factors
     with phases("model"):
-        if instruction:
-            model, tokenizer = load_decoder(spec.model, location)
-        else:
-            model, tokenizer = load_base(spec.model, location, max(1, len(rows.labels)))
+        model, tokenizer = ingredients.base(spec, location, 0 if instruction else max(1, len(rows.labels)))
     model.config.name_or_path = model.name_or_path = spec.model.hub or spec.model.name
     with phases("tokens"):
-        material = (responses if instruction else labelled)(spec, rows, tokenizer)
+        material = ingredients.material(spec, rows, tokenizer)
     # beside the checkpoints: what a resumed run's R belongs to, and with them gone in the end
     seen = EstimationRows(spec, material.train, material.collate, kept=folder / "checkpoints" / "start")
     set_seed(spec.seed)  # the adapter draws the same numbers whatever head or model came before

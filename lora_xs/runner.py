@@ -7,14 +7,15 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_xs.atomic import write_json
+from lora_xs.atomic import out_of_space, write_json
 from lora_xs.environment import describe_environment, peak_memory_mib
-from lora_xs.lease import Lease
+from lora_xs.ingredients import Ingredients
+from lora_xs.lease import Lease, RunBusy
 from lora_xs.phases import Phases
 from lora_xs.preparation import INPUTS, Prepared, prepare
 from lora_xs.records import RECORD, Record, Status, read_record, write_record
@@ -28,32 +29,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(spec: RunSpec, *, force: bool = False, command: str = "") -> Record:
+def run(spec: RunSpec, *, force: bool = False, command: str = "", ingredients: Ingredients | None = None) -> Record:
     """Train, evaluate and record `spec`; a finished record is returned as it is, a partial run goes on.
 
     force: train again from the start although a finished record lies there. command: how it was asked for, kept in
-    the record. Raises UserError for what is missing or mismatched, RunBusy when another process trains this run,
-    Preempted when asked to stop (a checkpoint is written). A diverged run is a record, not an exception.
+    the record. ingredients: where model, rows and tokens come from; without it they are read anew. Raises UserError
+    for what is missing or mismatched, RunBusy when another process trains this run (or took it over), Preempted when
+    asked to stop (a checkpoint is written). A diverged run is a record, not an exception.
     """
     folder = spec.folder
     finished = None if force else read_record(folder)
     if finished is not None:
         return finished
-    with Lease(folder), _log_file(folder):
+    with Lease(folder) as lease, _log_file(folder):
         finished = None if force else read_record(folder)  # another process may have finished it meanwhile
         if finished is not None:
             return finished
         if force:
             _clear(folder)
         write_json(folder / "spec.json", spec.to_json())
-        return _Attempt(spec, folder, command).finish()
+        return _Attempt(spec, folder, command, lease, ingredients).finish()
 
 
 class _Attempt:
     """One try at a run: what `run` does once the folder is its own."""
 
-    def __init__(self, spec: RunSpec, folder: Path, command: str) -> None:
-        self.spec, self.folder = spec, folder
+    def __init__(
+        self, spec: RunSpec, folder: Path, command: str, lease: Lease, ingredients: Ingredients | None
+    ) -> None:
+        self.spec, self.folder, self.lease, self.ingredients = spec, folder, lease, ingredients
         self.phases = Phases()
         self.train: dict[str, Any] = {}
         self.environment: dict[str, Any] = {}
@@ -72,7 +76,8 @@ class _Attempt:
         """Go through with it and write the record its outcome deserves."""
         try:
             with listening() as stop:
-                prepared = prepare(self.spec, self.folder, stop, self.phases)
+                stop.checks.append(self.lease.check)
+                prepared = prepare(self.spec, self.folder, stop, self.phases, self.ingredients)
                 self.train |= prepared.facts
                 self.environment = describe_environment() | prepared.inputs
                 try:
@@ -84,14 +89,20 @@ class _Attempt:
                 if prepared.tests and status == "finished":
                     self._answer_tests(prepared, stop)
                 self._summarise(prepared)
+                self.lease.check()
+        except RunBusy:  # the folder is another's now: nothing more is written there
+            raise
         except (Preempted, KeyboardInterrupt) as stopped:
             self._write("cancelled", {"what": str(stopped) or "interrupted"})
             raise
         except Exception as failure:
             log.exception("failed")
-            self._write("failed", {"what": f"{type(failure).__name__}: {failure}"})
+            full = out_of_space(failure)  # not the run's fault: it goes on where it stands
+            with suppress(OSError) if full else nullcontext():
+                self._write("cancelled" if full else "failed", {"what": f"{type(failure).__name__}: {failure}"})
             raise
         record = self._write(status, error)
+        log.info("recorded as %s", status)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return record
 

@@ -13,11 +13,13 @@ from lora_xs.command import main
 from lora_xs.errors import UserError
 from lora_xs.models import load_on_meta, locate
 from lora_xs.spec import RunSpec, sections
+from lora_xs.sweeps import slurm
+from lora_xs.sweeps.launcher import split_launcher
+from lora_xs.sweeps.manifest import Line
 
 GROUPS = [c for c in vars(sections).values() if dataclasses.is_dataclass(c)] + [RunSpec]
 ONLY_IN_RULES = {
     ("MethodSpec", "inits"): "which initialisations a method accepts",
-    ("LauncherSpec", "name"): "slurm is refused for a single run",
     ("StartSpec", "content"): "the identity of a start, part of the signature",
 }
 COPY_OR_CHECK = ("lora_xs.spec.rules", "lora_xs.spec.bind", "lora_xs.spec.identity")
@@ -60,6 +62,12 @@ def test_every_config_key_is_read(
         with pytest.raises(UserError):
             locate(spec.model)
     load_on_meta(tiny_run("model=roberta-large").model)
+    settings, _ = split_launcher(
+        ["launcher=slurm", "launcher.slurm.snapshot=none", f"launcher.slurm.folder={tmp_path}"]
+    )
+    monkeypatch.setattr(slurm, "_check", lambda *cluster: None)
+    monkeypatch.setattr(slurm, "_send", lambda *array: "1")
+    slurm.submit([Line(tiny_run("seed=9"))], settings, name="keys")
 
     keys = {(g.__name__, f.name) for g in GROUPS for f in dataclasses.fields(g)}
     assert keys - read == set(ONLY_IN_RULES), "keys nothing reads, or that are read after all"

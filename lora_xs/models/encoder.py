@@ -21,6 +21,13 @@ def load_base(model: ModelSpec, location: Location, labels: int) -> tuple[PreTra
     and the head stay in `model.dtype`. The head draws from torch's global RNG: seed it first. Raises UserError for
     files that are not such a model.
     """
+    base, tokenizer = load_encoder(model, location, labels)
+    freshen_head(base, model.head)
+    return base, tokenizer
+
+
+def load_encoder(model: ModelSpec, location: Location, labels: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """`load_base` before its head is drawn: all of it but the head is the same whatever the RNG's state."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
@@ -35,11 +42,10 @@ def load_base(model: ModelSpec, location: Location, labels: int) -> tuple[PreTra
         num_labels=labels,
         problem_type="regression" if labels == 1 else "single_label_classification",
     )
-    _freshen_head(base, model.head)
     return base, tokenizer
 
 
-def _freshen_head(base: PreTrainedModel, head: Sequence[str]) -> None:
+def freshen_head(base: PreTrainedModel, head: Sequence[str]) -> None:
     """Draw the head anew, N(0, initializer_range²) and zero biases, also where the files hold one of another task."""
     import torch
 

@@ -208,4 +208,7 @@ def _check_places(spec: RunSpec) -> None:
             "steps go with every=steps, and it needs them"
         )
     if spec.launcher.name == "slurm":
-        raise UserError("launcher=slurm submits sweeps, not a single run; use launcher=local here")
+        raise UserError(
+            "launcher=slurm submits sweeps (scripts/sweep.py experiment=… launcher=slurm --submit), not a single run; "
+            "use launcher=local here"
+        )

@@ -172,9 +172,32 @@ class LoggerSpec:
 
 
 @dataclass(frozen=True)
+class SlurmSpec:
+    """What a SLURM cluster is asked for, by sweeps alone (`lora_xs.sweeps.slurm`); None leaves it to the cluster."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gres: str | None = None  # of a task, e.g. gpu:1
+    constraint: str | None = None
+    mem: str | None = None  # of a task, e.g. 16G
+    cpus_per_task: int = 4
+    minutes: int = 240  # a task's time limit; a run that needs longer goes on after a requeue
+    signal_seconds: int = 120  # asked to save and stop this long before the limit
+    max_requeues: int = 20  # at the time limit, of one task; those of preemptions are not counted
+    runs_per_task: int = 4  # one after another in a warm process; a run that others need has a task of its own
+    array_parallelism: int = 64  # tasks of an array that run at once
+    setup: tuple[str, ...] = ()  # shell lines before the worker starts, e.g. module load cuda
+    extra: Mapping[str, str] = field(default_factory=dict)  # any other long option of sbatch, e.g. {mail-type: FAIL}
+    snapshot: Literal["commit", "diff", "none"] = "commit"  # the jobs' code: HEAD, HEAD and what differs, as it lies
+    folder: str = "results/sweeps"  # manifests, code and tasks' output, a folder a sweep; every node must see it
+
+
+@dataclass(frozen=True)
 class LauncherSpec:
-    """Threads of a run on this machine. None: one a physical core."""
+    """Threads of a run on this machine. None: one a physical core. `slurm` is there for name=slurm alone."""
 
     name: Literal["local", "slurm"] = "local"
     threads: int | None = None
     wait_policy: Literal["passive", "active"] = "passive"
+    slurm: SlurmSpec | None = None

@@ -1,1 +1,1 @@
-"""Many runs: from an experiment's grid to a plan, and from a plan to finished runs."""
+"""Sweeps: from an experiment's grid to finished runs, on one machine or on a cluster."""

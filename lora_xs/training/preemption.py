@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,15 +20,21 @@ class Preempted(Exception):
 
 
 class StopRequest:
-    """Set by a signal handler, read between optimiser steps. A second SIGINT interrupts at once."""
+    """Set by a signal handler, read between optimiser steps. A second SIGINT interrupts at once.
+
+    checks: called where it is safe to stop; one of them may raise to have the run stopped for a reason of its own.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.checks: list[Callable[[], None]] = []
 
     def raise_if_asked(self) -> None:
         """Raise Preempted when a signal has come."""
         if self.signum is not None:
             raise Preempted(self.signum)
+        for check in self.checks:
+            check()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum == signal.SIGINT and signum == signal.SIGINT:
@@ -38,7 +44,10 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Catch the signals while the block runs and put the former handlers back; outside the main thread, catch none."""
+    """Catch the signals while the block runs and put the former handlers back; outside the main thread, catch none.
+
+    Blocks may lie within each other: what the inner one caught, the outer one knows of when the inner ends.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -49,3 +58,6 @@ def listening() -> Iterator[StopRequest]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+        outer = getattr(former[signal.SIGTERM], "__self__", None)
+        if isinstance(outer, StopRequest) and request.signum is not None:
+            outer.signum = request.signum

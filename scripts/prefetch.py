@@ -1,0 +1,72 @@
+"""Fetch all that runs need where there is a connection, and write down what it is: compute nodes then need none.
+
+python scripts/prefetch.py experiment=table01_glue                 # every run of an experiment
+python scripts/prefetch.py task=math/metamathqa method=lora_xs     # a single run, as train.py takes it
+python scripts/prefetch.py … --to locks/mine.json
+
+Runs given `data.lock=<file>` check what they find against it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lora_xs.errors import UserError
+from lora_xs.spec import RunSpec
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Resolve and write; exit status 0, or 2 naming all that could not be had."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    words = list(arguments)
+    try:
+        target = _target(words)
+        specs, name = _specs(words)
+        from lora_xs.locks import resolve, write_lock
+
+        lock = resolve(specs, progress=lambda what: print(what, file=sys.stderr, flush=True))
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    path = target or Path("locks") / f"{name}.json"
+    write_lock(path, lock)
+    print(f"{len(lock['models'])} models, {len(lock['data'])} training sets, {len(lock['tests'])} tests")
+    print(path)
+    return 0
+
+
+def _target(words: list[str]) -> Path | None:
+    """The file after `--to`, taken out of the words."""
+    if "--to" not in words:
+        return None
+    place = words.index("--to")
+    if place + 1 == len(words):
+        raise UserError("--to needs a file; give --to <file>")
+    _, path = words.pop(place), words.pop(place)
+    return Path(path)
+
+
+def _specs(words: Sequence[str]) -> tuple[list[RunSpec], str]:
+    """The runs that are meant, and a name for them."""
+    experiments = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    rest = [word for word in words if not word.startswith("experiment=")]
+    if experiments:
+        from lora_xs.sweeps.grid import expand, load_experiment
+
+        return [run.spec for name in experiments for run in expand(load_experiment(name), rest)], "+".join(experiments)
+    from lora_xs.spec.compose import compose_config
+
+    config = compose_config(rest)
+    config.pop("force")
+    spec = RunSpec.from_config(config)
+    return [spec], f"{spec.task.name.replace('/', '-')}-{spec.model.name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
