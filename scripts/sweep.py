@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lora_xs.command import PATH_KEYS
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _sweep(options: argparse.Namespace) -> int:
     plan.check_fit(choice.runs)
     if not options.submit:
         return FINISHED
-    return _submit(plan, choice, settings, options.workers)
+    return _submit(plan, choice, settings, options)
 
 
 def _device(name: str | None, settings: LauncherSpec) -> Device:
@@ -85,7 +86,7 @@ def _device(name: str | None, settings: LauncherSpec) -> Device:
     return device_named("h100") if settings.name == "slurm" else this_machine()
 
 
-def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, workers: int) -> int:
+def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, options: argparse.Namespace) -> int:
     from lora_xs.sweeps.retry import set_aside
 
     for entry in choice.runs:
@@ -102,13 +103,17 @@ def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, workers: int) ->
         print(f"submitted {', '.join(submission.jobs) or 'nothing'}; {submission.folder}", file=sys.stderr)
         return FINISHED
     from lora_xs.sweeps.local import launch_local
-    from lora_xs.sweeps.state import STATES, FolderReader
 
-    launch_local(runs, workers=workers, threads=settings.threads)
-    seen = FolderReader().look_at(run.spec for run in runs)
-    counts = {state: sum(one.state == state for one in seen) for state in STATES}
-    print(", ".join(f"{n} {state}" for state, n in counts.items() if n), file=sys.stderr)
-    return FINISHED if counts["finished"] + counts["diverged"] == len(runs) else FAILED
+    outcome = launch_local(runs, workers=options.workers, threads=settings.threads, command=_command(options.words))
+    for line in outcome.lines():
+        print(line, file=sys.stderr)
+    return FINISHED if outcome.complete else FAILED
+
+
+def _command(words: Sequence[str]) -> str:
+    """What the records say of how they were asked for: without where files lie on this machine."""
+    kept = [word for word in words if word.partition("=")[0].lstrip("+~") not in PATH_KEYS]
+    return " ".join(["python scripts/sweep.py", *kept])
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ class Device:
     matches: a pattern in the name CUDA gives it. memory_gib: what a process can have of it; a CPU's is this machine's
     RAM. tflops: 10¹² floating-point operations a second in fp32 (no TF32: runs compute exactly) and in bf16 or fp16.
     bandwidth: 10⁹ bytes a second. layer_ms: milliseconds that starting the kernels of one transformer layer takes at
-    least, forward; small batches wait for it.
-    cores: what the CPU's numbers hold for, 0 for a GPU.
+    least, forward; small batches wait for it. cores: what the CPU's numbers hold for, 0 for a GPU.
     """
 
     name: str

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ SEED, METHOD, RANK = "seed", "method", "rank"
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a plan. cost: of the whole run; step: optimiser steps done; error: of a failed or diverged one."""
+    """One run of a plan. cost: of the whole run; step: optimiser steps behind it; error: why it failed or diverged."""
 
     run: PlannedRun
     state: State
@@ -32,7 +33,7 @@ class Entry:
     step: int = 0
     error: str | None = None
 
-    @property
+    @cached_property
     def signature(self) -> str:
         """The run's twelve hex digits."""
         return self.run.spec.signature

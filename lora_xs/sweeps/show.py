@@ -43,8 +43,8 @@ def print_plan(plan: Plan, choice: Choice, console: Console) -> None:
 
 def console_of_output() -> Console:
     """Standard output; a pipe gets lines wide enough for the table."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=WIDE, highlight=False)
 
 
 def state_table(plan: Plan) -> Table:

@@ -45,11 +45,13 @@ class FolderReader:
     def __init__(self) -> None:
         self._records: dict[Path, tuple[tuple[int, int, int], Record | None]] = {}
         self._times: dict[Path, float] = {}
+        self._folders: dict[int, tuple[RunSpec, Path]] = {}  # by identity: a spec is frozen, but not hashable
 
     def look_at(self, specs: Iterable[RunSpec]) -> list[Seen]:
         """What is seen of each run now."""
         self._times.clear()
-        return [self.look(spec.folder, spec.signature) for spec in specs]
+        folders = [self._folder(spec) for spec in specs]
+        return [self.look(folder, folder.name.rpartition("-")[2]) for folder in folders]
 
     def look(self, folder: Path, signature: str) -> Seen:
         """What is seen of the run `signature` in `folder`."""
@@ -63,14 +65,20 @@ class FolderReader:
                 diverged = record.status == "diverged"
                 return Seen("diverged" if diverged else "finished", 0, _error(record) if diverged else None)
         step = newest_step(folder) if CHECKPOINTS in names else 0
-        killed = LEASE in names
-        if killed and live_holder(folder, self._now(folder)) is not None:
+        held = LEASE in names  # by the living or the dead
+        if held and live_holder(folder, self._now(folder)) is not None:
             return Seen("running", step)
-        if ATTEMPT in names and not killed:
+        if ATTEMPT in names and not held:
             attempt = read_attempt(folder)
             if attempt is not None and attempt.status == "failed" and attempt.signature == signature:
                 return Seen("failed", step, _error(attempt))
         return Seen("partial" if step else "new", step)
+
+    def _folder(self, spec: RunSpec) -> Path:
+        """Its folder; hashed once, its name ends in the signature."""
+        if id(spec) not in self._folders:
+            self._folders[id(spec)] = (spec, spec.folder)
+        return self._folders[id(spec)][1]
 
     def _record(self, folder: Path) -> Record | None:
         path = folder / RECORD

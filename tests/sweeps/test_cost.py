@@ -122,7 +122,7 @@ def test_targets_are_matched_as_peft_matches_them() -> None:
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 @pytest.mark.parametrize("method", ["full_ft", "lora", "lora_xs"])
 def test_flops_agree_with_torchs_own_count(kind: str, method: str) -> None:
-    """Of two layers: what lies below the first adapted layer of a frozen base gets no gradient."""
+    """Backward by the difference of depths: below the first adapted layer of a frozen base no gradient is needed."""
     (own2, torch2), (own4, torch4) = (both_counts(tiny_spec(kind, method, layers)) for layers in (2, 4))
     assert own4[0] == pytest.approx(torch4[0], rel=1e-3)
     assert own4[1] - own2[1] == pytest.approx(torch4[1] - torch2[1], rel=1e-3)

@@ -34,10 +34,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Planned
         name = "slurm" if "launcher=slurm" in overrides else "local"
         return SimpleNamespace(name=name, threads=None), [o for o in overrides if not o.startswith("launcher")]
 
-    def launch(chosen: Sequence[Planned], **settings: Any) -> None:
+    def launch(chosen: Sequence[Planned], **settings: Any) -> Any:
         launched.append(("local", [run.spec.signature for run in chosen], settings))
-        for run in chosen[:1] if settings["workers"] == 7 else chosen:  # seven workers: as if the rest had failed
+        for run in chosen:
             leave(run.spec, "finished")
+        complete = settings["workers"] != 7  # seven workers: as if a run had failed
+        return SimpleNamespace(complete=complete, lines=lambda: ["the outcome in words"])
 
     def submit(chosen: Sequence[Planned], settings: Any, *, name: str) -> Any:
         launched.append(("slurm", [run.spec.signature for run in chosen], {"name": name}))
@@ -71,8 +73,9 @@ def test_nothing_runs_without_submit(sweep: Sweep, world: Any, capsys: pytest.Ca
 def test_submit_hands_what_is_to_be_run_to_the_local_launcher(sweep: Sweep, world: Any) -> None:
     runs, launched = world
     leave(runs[1].spec, "finished")
-    assert sweep("--submit", "--workers", "2") == 0
-    assert launched == [("local", signatures([runs[0], runs[2]]), {"workers": 2, "threads": None})]
+    assert sweep("--submit", "--workers", "2", "seed=0", "data.root=/somewhere") == 0
+    asked = {"workers": 2, "threads": None, "command": "python scripts/sweep.py experiment=x seed=0"}
+    assert launched == [("local", signatures([runs[0], runs[2]]), asked)]
     assert sweep("--submit") == 0 and len(launched) == 1  # nothing is left
 
 
@@ -82,8 +85,9 @@ def test_slurm_gets_the_runs_and_the_experiments_name(sweep: Sweep, world: Any) 
     assert launched == [("slurm", signatures(runs[:2]), {"name": "x"})]
 
 
-def test_the_exit_status_says_whether_all_were_finished(sweep: Sweep) -> None:
+def test_the_exit_status_says_whether_all_were_finished(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("--submit", "--workers", "7") == 1
+    assert capsys.readouterr().err == "the outcome in words\n"
 
 
 def test_a_failed_or_diverged_run_is_run_again_only_when_asked(sweep: Sweep, world: Any) -> None:
