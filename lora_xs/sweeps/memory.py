@@ -82,7 +82,9 @@ def layer_bytes(spec: RunSpec, shape: Architecture, counts: Parameters, length: 
     scores = length * shape.num_attention_heads
     layers = shape.num_hidden_layers
     if shape.encoder:
-        kept: float = width * (inner + 4 * hidden) + 4 * 2 * hidden + 2 * hidden  # GELU, attention, norms, dropout's masks
+        kept: float = (
+            width * (inner + 4 * hidden) + 4 * 2 * hidden + 2 * hidden
+        )  # GELU, attention, norms, dropout's masks
         if not gpu or spec.model.attention == "eager":  # attention's dropout needs its scores there
             kept += width * (hidden + 2 * scores) + scores
         inputs = 3 * hidden + inner

@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS = ["launcher=slurm", "launcher.threads=1", "launcher.slurm.cpus_per_task=1", "launcher.slurm.minutes=20",
             "launcher.slurm.mem=100M", "launcher.slurm.runs_per_task=2"]  # fmt: skip
 LONG = ["trainer.epochs=25", "trainer.checkpoint_seconds=0.3", "evaluation.every=end"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # minutes, where other work has the cores
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]  # minutes, where other work has the cores
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = 300) -> None:

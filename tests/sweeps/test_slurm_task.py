@@ -11,6 +11,8 @@ import pytest
 from lora_xs.sweeps.manifest import Line, write_manifest
 from lora_xs.sweeps.slurm_task import Task, TaskFailed
 
+pytestmark = pytest.mark.heavy
+
 pytest.importorskip("submitit")
 
 

@@ -29,6 +29,8 @@ import json, os, sys
 import transformers.trainer, peft  # once for all three processes
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
+
+pytestmark = pytest.mark.heavy
 for values in json.load(sys.stdin):
     if os.fork() == 0:
         run(RunSpec.from_json(values))
