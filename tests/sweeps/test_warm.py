@@ -22,6 +22,8 @@ from lora_xs.spec import RunSpec
 from lora_xs.sweeps.slate import clean_slate
 from lora_xs.sweeps.warm import Warm
 
+pytestmark = pytest.mark.heavy
+
 GB = 10**9
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = """
@@ -30,7 +32,6 @@ import transformers.trainer, peft  # once for all three processes
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
 
-pytestmark = pytest.mark.heavy
 for values in json.load(sys.stdin):
     if os.fork() == 0:
         run(RunSpec.from_json(values))
