@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lora_xs.environment import set_threads
 from lora_xs.errors import UserError
+from lora_xs.processes import asked
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config, help_page
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
             return FINISHED
         return _run(spec, force, overrides)
     except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        _say(f"error: {mistake}")
         return MISTAKE
 
 
@@ -91,7 +92,7 @@ def _run(spec: RunSpec, force: bool, overrides: Sequence[str]) -> int:
     from lora_xs.records import read_record
 
     folder = spec.folder
-    record = None if force else read_record(folder)
+    record = None if force or asked() > 1 else read_record(folder)  # of several processes, the first decides for all
     already = record is not None
     if record is None:
         set_threads(spec.launcher.threads, spec.launcher.wait_policy)
@@ -101,26 +102,38 @@ def _run(spec: RunSpec, force: bool, overrides: Sequence[str]) -> int:
         from lora_xs.training.preemption import Preempted
 
         try:
+            already = not force and read_record(folder) is not None
             record = run(spec, force=force, command=portable_command(overrides))
         except RunBusy as busy:
-            print(f"busy: {busy}", file=sys.stderr)
+            _say(f"busy: {busy}")
             return FAILED
         except Preempted as stopped:
-            print(f"cancelled: {stopped}", file=sys.stderr)
+            _say(f"cancelled: {stopped}")
             return 128 + stopped.signum
         except KeyboardInterrupt:
-            print("cancelled: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            _say("cancelled: interrupted; the same command goes on from the last checkpoint")
             return 130
         except UserError:
             raise
         except Exception as failure:
             logging.getLogger(__name__).debug("failed", exc_info=True)
-            print(f"failed: {type(failure).__name__}: {failure}; see {folder / 'log.txt'}", file=sys.stderr)
+            _say(f"failed: {type(failure).__name__}: {failure}; see {folder / 'log.txt'}")
             if os.environ.get("LORA_XS_TRACEBACK"):
                 raise
             return FAILED
-    show(record, folder, already)
+    if _speaks():
+        show(record, folder, already)
     return DIVERGED if record.status == "diverged" else FINISHED
+
+
+def _say(trouble: str) -> None:
+    if _speaks():
+        print(trouble, file=sys.stderr)
+
+
+def _speaks() -> bool:
+    """Whether this process's words are the run's: of several that torchrun started, the first one's are."""
+    return asked() == 1 or os.environ.get("RANK") == "0"
 
 
 def quiet_libraries() -> None:

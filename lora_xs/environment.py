@@ -31,6 +31,7 @@ def describe_environment() -> dict[str, Any]:
     import torch
 
     from lora_xs import __version__
+    from lora_xs.processes import place
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
@@ -43,7 +44,7 @@ def describe_environment() -> dict[str, Any]:
             "system": platform.system(),
         },
         "threads": {"torch": torch.get_num_threads(), "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset")},
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "world_size": place()[1],
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
 from lora_xs.ingredients import Ingredients
 from lora_xs.phases import Phases
+from lora_xs.processes import first, first_in_turn, told
 from lora_xs.spec import RunSpec
 from lora_xs.spec.runspec import adapter_content, adapter_folder
 from lora_xs.training.preemption import StopRequest
@@ -58,13 +60,13 @@ def prepare(
         rows = ingredients.rows(spec)
         tests = [ingredients.test(spec, name) for name in task.tests]
     _check_scorer(spec, tests)
-    _join_processes()
 
     from transformers import set_seed
 
     from lora_xs.adapters import attach
     from lora_xs.adapters.estimation import EstimationRows
     from lora_xs.adapters.files import load_adapter
+    from lora_xs.adapters.ranks import share_start
     from lora_xs.adapters.trainable import count
     from lora_xs.adapters.xs import describe_factors
     from lora_xs.models import describe_tokenizer
@@ -73,8 +75,9 @@ def prepare(
     from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
     from lora_xs.training.responses import ResponseTrainer
+    from lora_xs.training.random_state import own_stream
 
-    logger = open_logger(spec, folder)
+    logger = open_logger(spec, folder) if first() else None
     instruction = task.kind == "instruction"
     set_seed(spec.seed)  # before anything random is built: head, R, factors
     with phases("model"):
@@ -86,9 +89,12 @@ def prepare(
     seen = EstimationRows(spec, material.train, material.collate, kept=folder / "checkpoints" / "start")
     set_seed(spec.seed)  # the adapter draws the same numbers whatever head or model came before
     with phases("adapter"):
-        model = attach(model, spec, seen)
+        # LoRA-SB's estimate is made by all processes together; other factors by the first, which stores them
+        with nullcontext() if spec.method.name == "lora_sb" else first_in_turn():
+            model = attach(model, spec, seen)
         if start is not None:
             load_adapter(model, start, head=spec.start_from.head)
+        share_start(model)
     inputs = {"model": location.identity, "data": rows.identity, "tokens": material.identity}
     if start is not None:
         inputs["start"] = adapter_content(start, spec.start_from.which)
@@ -96,7 +102,7 @@ def prepare(
         inputs |= {"tokenizer": describe_tokenizer(tokenizer), "tests": {test.name: test.identity for test in tests}}
     if data.lock is not None:
         locks.check(Path(data.lock), spec, inputs)
-    _check_same(folder, inputs)
+    told(lambda: _check_same(folder, inputs))
     counts = count(model, spec.model.head)
     facts = {
         "parameters": asdict(counts) | {"trainable": counts.trainable},
@@ -113,7 +119,8 @@ def prepare(
         eval_dataset=material.validation,
         data_collator=material.collate,
     )
-    progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric)
+    own_stream(spec.seed)
+    progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())
     trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
     return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress)
 
@@ -127,13 +134,21 @@ def _check_scorer(spec: RunSpec, tests: list[QuestionSet]) -> None:
         raise UserError("evaluation.scorer=math_verify needs math-verify; run `pip install '.[scoring]'`")
 
 
-def _join_processes() -> None:
-    """Where several processes run this run, let them know of each other before LoRA-SB shares its estimate out."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        import torch
-        from accelerate import PartialState
+def rebuilt(spec: RunSpec, location: Location, adapter: Path) -> Any:
+    """The base model read anew, with the adapter saved in `adapter`: for one process, after a sharded training."""
+    from transformers import set_seed
 
-        PartialState(cpu=not torch.cuda.is_available())
+    from lora_xs.adapters import attach
+    from lora_xs.adapters.files import load_adapter
+    from lora_xs.models import load_decoder
+
+    set_seed(spec.seed)
+    model, _ = load_decoder(spec.model, location)
+    # LoRA-SB's factors are in the file, as where a run starts from another
+    saved = spec.replace(start_from=dataclasses.replace(spec.start_from, run=str(adapter)))
+    model = attach(model, saved if spec.method.name == "lora_sb" else spec, None)
+    load_adapter(model, adapter, head=True)
+    return model
 
 
 def _check_same(folder: Path, now: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,10 @@ from lora_xs.environment import describe_environment, peak_memory_mib
 from lora_xs.ingredients import Ingredients
 from lora_xs.lease import Lease, RunBusy
 from lora_xs.phases import Phases
-from lora_xs.preparation import INPUTS, Prepared, prepare
+from lora_xs.preparation import INPUTS, Prepared, prepare, rebuilt
+from lora_xs.processes import asked, first, gathered, joined, place, told
 from lora_xs.records import RECORD, Record, Status, read_record, write_record
+from lora_xs.spawning import run_in_processes
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.preemption import Preempted, StopRequest, listening
@@ -38,24 +40,42 @@ def run(spec: RunSpec, *, force: bool = False, command: str = "", ingredients: I
     asked to stop (a checkpoint is written). A diverged run is a record, not an exception.
     """
     folder = spec.folder
-    finished = None if force else read_record(folder)
+    finished = None if force or asked() > 1 else read_record(folder)
     if finished is not None:
         return finished
-    with Lease(folder) as lease, _log_file(folder):
-        finished = None if force else read_record(folder)  # another process may have finished it meanwhile
+    if spec.trainer.processes > 1 and asked() == 1:
+        return run_in_processes(spec, force=force, command=command)
+    with joined(spec.trainer), _held(folder) as lease, _log_file(folder):
+        finished = told(lambda: _begin(spec, folder, force))
         if finished is not None:
             return finished
+        return _Attempt(spec, folder, command, lease, ingredients).finish()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[Lease | None]:
+    """The run's lease; of several processes the first holds it for all, and it alone has it here."""
+    with ExitStack() as stack:
+        leases: list[Lease] = []
+        told(lambda: leases.append(stack.enter_context(Lease(folder))))
+        yield leases[0] if leases else None
+
+
+def _begin(spec: RunSpec, folder: Path, force: bool) -> Record | None:
+    """Make the folder ready, unless another process has finished the run meanwhile: its record then."""
+    finished = None if force else read_record(folder)
+    if finished is None:
         if force:
             _clear(folder)
         write_json(folder / "spec.json", spec.to_json())
-        return _Attempt(spec, folder, command, lease, ingredients).finish()
+    return finished
 
 
 class _Attempt:
     """One try at a run: what `run` does once the folder is its own."""
 
     def __init__(
-        self, spec: RunSpec, folder: Path, command: str, lease: Lease, ingredients: Ingredients | None
+        self, spec: RunSpec, folder: Path, command: str, lease: Lease | None, ingredients: Ingredients | None
     ) -> None:
         self.spec, self.folder, self.lease, self.ingredients = spec, folder, lease, ingredients
         self.phases = Phases()
@@ -76,7 +96,8 @@ class _Attempt:
         """Go through with it and write the record its outcome deserves."""
         try:
             with listening() as stop:
-                stop.checks.append(self.lease.check)
+                if self.lease is not None:
+                    stop.checks.append(self.lease.check)
                 prepared = prepare(self.spec, self.folder, stop, self.phases, self.ingredients)
                 self.train |= prepared.facts
                 self.environment = describe_environment() | prepared.inputs
@@ -89,18 +110,23 @@ class _Attempt:
                 if prepared.tests and status == "finished":
                     self._answer_tests(prepared, stop)
                 self._summarise(prepared)
-                self.lease.check()
+                told(stop.check)
         except RunBusy:  # the folder is another's now: nothing more is written there
             raise
         except (Preempted, KeyboardInterrupt) as stopped:
-            self._write("cancelled", {"what": str(stopped) or "interrupted"})
+            if first():
+                self._write("cancelled", {"what": str(stopped) or "interrupted"})
             raise
         except Exception as failure:
             log.exception("failed")
             full = out_of_space(failure)  # not the run's fault: it goes on where it stands
-            with suppress(OSError) if full else nullcontext():
-                self._write("cancelled" if full else "failed", {"what": f"{type(failure).__name__}: {failure}"})
+            if first():
+                with suppress(OSError) if full else nullcontext():
+                    self._write("cancelled" if full else "failed", {"what": f"{type(failure).__name__}: {failure}"})
             raise
+        return told(lambda: self._record(status, error))
+
+    def _record(self, status: Status, error: dict[str, Any] | None) -> Record:
         record = self._write(status, error)
         log.info("recorded as %s", status)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -111,7 +137,7 @@ class _Attempt:
         from lora_xs.training.checkpoints import newest_sound
 
         trainer = prepared.trainer
-        checkpoint = newest_sound(self.folder / "checkpoints", self.spec.signature)
+        checkpoint = told(lambda: newest_sound(self.folder / "checkpoints", self.spec.signature))
         if checkpoint is not None:
             log.info("going on from %s", checkpoint.name)
         with self.phases("training"):
@@ -139,14 +165,11 @@ class _Attempt:
 
     def _save(self, prepared: Prepared) -> None:
         """Save the last adapter, and gather what training itself leaves in the record."""
-        from lora_xs.adapters.files import save_adapter
-
-        trainer, spec = prepared.trainer, self.spec
+        trainer = prepared.trainer
         trainer.mark_time()
         ledger = trainer.ledger
         with self.phases("saving"):
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            size = save_adapter(model, self.folder / "adapter" / "last", spec.model.head)
+            size = trainer.save_adapter(self.folder / "adapter" / "last")
         evaluations = ledger.evaluations()
         last = evaluations[-1] if evaluations else None
         self.train |= {
@@ -154,7 +177,7 @@ class _Attempt:
             "evaluations": evaluations,
             "best": ledger.best,
             "last": last,
-            "score": (ledger.best if spec.evaluation.select == "best" else last) or {},
+            "score": (ledger.best if self.spec.evaluation.select == "best" else last) or {},
             "steps": trainer.state.global_step,
             "tokens": ledger.tokens,
             "padded_tokens": ledger.padded,
@@ -166,24 +189,32 @@ class _Attempt:
 
     def _answer_tests(self, prepared: Prepared, stop: StopRequest) -> None:
         """Put the selected adapter to the task's tests."""
+        which = self.spec.evaluation.select
+        line = self.train[which]
+        self.train["selected"] = {"which": which} | {key: line[key] for key in ("step", "epoch") if line}
+        with self.phases("tests"):
+            self.train["tests"] = told(lambda: self._examined(prepared, which, stop))
+
+    def _examined(self, prepared: Prepared, which: str, stop: StopRequest) -> dict[str, Any]:
+        """The tests' results. Of several processes the first answers alone: in the batches of a run that is alone."""
         from lora_xs.adapters.files import load_adapter
         from lora_xs.evaluation.examination import examine
 
         trainer, spec = prepared.trainer, self.spec
-        which = spec.evaluation.select
-        model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        line = self.train[which]
-        if which == "best" and line is not self.train["last"]:
-            load_adapter(model, self.folder / "adapter" / "best", head=True)
-        self.train["selected"] = {"which": which} | {key: line[key] for key in ("step", "epoch") if line}
-        with self.phases("tests"):
-            self.train["tests"] = examine(
-                spec, model, prepared.tokenizer, prepared.tests, self.folder, base=prepared.location.folder, stop=stop
-            )
+        folder = self.folder / "adapter" / which
+        if spec.trainer.sharding == "none":
+            model: Any = trainer.accelerator.unwrap_model(trainer.model)
+            if which == "best" and self.train["best"] is not self.train["last"]:
+                load_adapter(model, folder, head=True)
+        else:
+            model = rebuilt(spec, prepared.location, folder).to(trainer.args.device)
+        return examine(
+            spec, model, prepared.tokenizer, prepared.tests, self.folder, base=prepared.location.folder, stop=stop
+        )
 
     def _summarise(self, prepared: Prepared) -> None:
         """What is known only in the end, also to the logger."""
-        self.train["peak_memory_mib"] = round(peak_memory_mib(), 1)
+        self.train["peak_memory_mib"] = round(max(gathered(peak_memory_mib())), 1)  # of the process that used most
         self.train["seconds"] = {phase: round(spent, 3) for phase, spent in self.phases.seconds.items()}
         if prepared.logger is not None:
             main = self.spec.task.main_metric
@@ -210,8 +241,11 @@ def _clear(folder: Path) -> None:
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Everything logged while the run lasts also goes to `log.txt` beside it."""
+    rank, _ = place()
+    whose = f"process {rank}: " if rank else ""
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.ERROR if rank else logging.NOTSET)  # of the others, why they failed
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {whose}%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(True)

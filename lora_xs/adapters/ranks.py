@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 
@@ -33,6 +33,18 @@ def from_first_rank(tensor: Tensor) -> Tensor:
     shared = _on_wire(tensor.contiguous())
     dist.broadcast(shared, src=0)
     return shared.to(tensor.device)
+
+
+def share_start(model: nn.Module) -> None:
+    """Give every process the first one's trainable parameters and buffers (the frozen factors), bit for bit.
+
+    On machines of different kinds the same decomposition may differ in its last bit.
+    """
+    if world()[1] == 1:
+        return
+    for tensor in (*(p for p in model.parameters() if p.requires_grad), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.copy_(from_first_rank(tensor.data))
 
 
 def _on_wire(tensor: Tensor) -> Tensor:

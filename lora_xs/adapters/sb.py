@@ -12,6 +12,7 @@ from lora_xs.adapters.ranks import world
 from lora_xs.adapters.xs import describe_factors, lora_xs_config
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
+from lora_xs.processes import told
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +39,7 @@ def attach_lora_sb(model: nn.Module, spec: RunSpec, rows: EstimationRows | None)
         return get_peft_model(model, config)
     if rows is None:
         raise UserError("method=lora_sb makes its factors from training rows; hand them to attach")
-    if rows.kept is not None and (rows.kept / ADAPTER).is_file():
+    if rows.kept is not None and told((rows.kept / ADAPTER).is_file):
         return _as_before(model, config, rows, rows.kept)
     _to_gpu(model)
     estimate = None if spec.init.matrix == "kaiming" else _estimate(model, config, spec, rows)

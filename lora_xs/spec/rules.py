@@ -32,6 +32,11 @@ def _check_method(spec: RunSpec) -> None:
             f"model.quantization={spec.model.quantization} cannot be trained by method={method.name}; "
             "use quantization=none, or one of head_only, lora, rslora, vera, lora_xs, lora_sb"
         )
+    if spec.trainer.sharding == "fsdp" and (spec.model.quantization != "none" or spec.trainer.precision == "fp16"):
+        raise UserError(
+            f"trainer.sharding=fsdp does not go with model.quantization={spec.model.quantization} and "
+            f"trainer.precision={spec.trainer.precision}; use quantization=none and fp32 or bf16, or sharding=none"
+        )
     if spec.model.attention == "flash_attention_2" and (spec.model.dtype, spec.trainer.precision) == (
         "float32",
         "fp32",
@@ -154,6 +159,7 @@ def _check_numbers(spec: RunSpec) -> None:
         "trainer.device_batch_size": trainer.device_batch_size,
         "trainer.early_stopping": trainer.early_stopping,
         "trainer.log_steps": trainer.log_steps,
+        "trainer.processes": trainer.processes,
         "trainer.loss_rows": trainer.loss_rows,
         "evaluation.batch_size": spec.evaluation.batch_size,
         "evaluation.steps": spec.evaluation.steps,
@@ -190,6 +196,11 @@ def _check_numbers(spec: RunSpec) -> None:
         raise UserError(
             f"trainer.batch_size={trainer.batch_size} is not a multiple of "
             f"trainer.device_batch_size={trainer.device_batch_size}; choose a divisor"
+        )
+    if trainer.processes > trainer.batch_size:
+        raise UserError(
+            f"trainer.processes={trainer.processes} is more than the trainer.batch_size={trainer.batch_size} rows of a "
+            "step; use fewer processes"
         )
     if spec.task.max_length < 8:
         raise UserError(f"task.max_length={spec.task.max_length} must be at least 8 tokens")

@@ -120,7 +120,9 @@ class TrainerSpec:
     padding: Literal["auto", "longest", "max_length", "free"] = "auto"  # free: rows end to end, no padding at all
     gradient_checkpointing: bool = aside(False)
     compile: bool = False
-    device_batch_size: int | None = aside(None)  # rows a device holds at once; None: all of batch_size
+    device_batch_size: int | None = aside(None)  # rows a device holds at once, at most; None: what fits
+    processes: int = aside(1)  # of this run, a GPU each; 1: also as many as torchrun starts
+    sharding: Literal["none", "fsdp"] = aside("none")  # fsdp: each GPU holds a part of the model and the optimiser
     checkpoint_seconds: float = aside(60.0)  # at most this much training is lost to a kill
     log_steps: int = aside(10)  # optimiser steps between two lines of training loss
 

@@ -41,8 +41,13 @@ class BatchOrder(Sampler[Any]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[list[Any]]:
+        """The rows of one optimiser step after the other."""
         for batch in drawn(len(self.lengths), self.batch_size, self.seed, self.epoch):
-            yield from sorted(batch, key=lambda row: -self.lengths[row])
+            yield sorted(batch, key=lambda row: -self.lengths[row])
 
 
 class Weighted(NamedTuple):
@@ -61,11 +66,11 @@ class WeightedOrder(BatchOrder):
         super().__init__(lengths, batch_size, seed)
         self.responses, self.group = list(responses), group
 
-    def __iter__(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[list[Any]]:
         for batch in drawn(len(self.lengths), self.batch_size, self.seed, self.epoch):
             weights = token_weights([self.responses[row] for row in batch], self.group)
             pairs = [Weighted(row, weight) for row, weight in zip(batch, weights, strict=True)]
-            yield from sorted(pairs, key=lambda pair: -self.lengths[pair.row])
+            yield sorted(pairs, key=lambda pair: -self.lengths[pair.row])
 
 
 def token_weights(responses: Sequence[int], group: int | None) -> list[float]:

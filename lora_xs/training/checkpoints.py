@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import random
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,6 +21,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lora_xs.adapters.trainable import trainable, trainable_state
 from lora_xs.atomic import new_folder, write_json
+from lora_xs.processes import gathered, place, told
+from lora_xs.training import random_state
+from lora_xs.training.random_state import own_stream
+from lora_xs.training.sharding import as_sharded, fill, whole
 
 log = logging.getLogger(__name__)
 WEIGHTS, OPTIMIZER, RNG, STATE, MANIFEST = (
@@ -47,29 +49,37 @@ def save_checkpoint(
 ) -> Path:
     """Write `root/step-<step>` whole, then drop all but the newest two. `extra` is JSON the caller wants back.
 
-    trainer_state: the Hugging Face TrainerState as JSON, under the file name its `train` reads.
+    trainer_state: the Hugging Face TrainerState as JSON, under the file name its `train` reads. Of several processes
+    all call this: the first writes, with the random generators of every one. What it raises, all raise.
     """
     folder = root / f"step-{step:08d}"
+    weights = whole(trainable_state(model))
     tensors, groups = _flatten(optimizer.state_dict())
-    rng_tensors, rng_values = _rng_state()
+    tensors = whole(tensors)
+    generators = gathered(random_state.state())
+    rng_tensors = {f"{rank}.{name}": t for rank, (own, _) in enumerate(generators) for name, t in own.items()}
     state = {
         "step": step,
         "optimizer_groups": groups,
         "schedule": schedule.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
-        "rng": rng_values,
+        "rng": [{**values, "tensors": sorted(own)} for own, values in generators],
         "extra": extra,
     }
-    with new_folder(folder) as temporary:
-        save_file(trainable_state(model), temporary / WEIGHTS)
-        save_file(tensors, temporary / OPTIMIZER)
-        save_file(rng_tensors, temporary / RNG)
-        (temporary / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
-        write_json(temporary / STATE, state)
-        write_json(temporary / MANIFEST, {f.name: _digest(f) for f in sorted(temporary.iterdir())})
-    for old in sorted(root.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
-    return folder
+
+    def write() -> Path:
+        with new_folder(folder) as temporary:
+            save_file(weights, temporary / WEIGHTS)
+            save_file(tensors, temporary / OPTIMIZER)
+            save_file(rng_tensors, temporary / RNG)
+            (temporary / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
+            write_json(temporary / STATE, state)
+            write_json(temporary / MANIFEST, {f.name: _digest(f) for f in sorted(temporary.iterdir())})
+        for old in sorted(root.glob("step-*"))[:-KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    return told(write)
 
 
 def newest_sound(root: Path, signature: str) -> Path | None:
@@ -98,18 +108,20 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     own = dict(trainable(model))
     if own.keys() != saved.keys():
         raise KeyError(f"{folder}: parameters differ, e.g. {sorted(own.keys() ^ saved.keys())[:3]}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(saved[name])
+    for name, parameter in own.items():
+        fill(parameter, saved[name])
 
 
 def load_optimizer(folder: Path, optimizer: Optimizer, schedule: LRScheduler) -> None:
     """Restore optimiser and schedule."""
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_file(folder / OPTIMIZER).items():
         index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = tensor
+        parameter = parameters[int(index)]
+        like = parameter if tensor.shape == parameter.shape else tensor  # a step count has no shards
+        moments.setdefault(int(index), {})[name] = as_sharded(tensor, like)
     optimizer.load_state_dict({"state": moments, "param_groups": state["optimizer_groups"]})
     schedule.load_state_dict(state["schedule"])
 
@@ -121,30 +133,16 @@ def load_scaler(folder: Path, scaler: torch.amp.GradScaler | None) -> None:
         scaler.load_state_dict(state)
 
 
-def load_rng(folder: Path) -> None:
-    """Restore Python's, NumPy's and torch's global generators."""
-    values = json.loads((folder / STATE).read_text(encoding="utf-8"))["rng"]
-    version, internal, gauss = values["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = values["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    tensors = load_file(folder / RNG)
-    torch.set_rng_state(tensors["cpu"])
-    devices = [tensors[key] for key in sorted(tensors) if key.startswith("cuda")]
-    if devices and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(devices)
-
-
-def _rng_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    kind, keys, *rest = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    tensors = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors |= {f"cuda{i:03d}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    return tensors, {
-        "python": [version, list(internal), gauss],
-        "numpy": [kind, np.asarray(keys).tolist(), *rest],
-    }
+def load_rng(folder: Path, seed: int) -> None:
+    """Restore this process's generators; one that the checkpoint does not know gets a stream of its own from `seed`."""
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    rank, _ = place()
+    if rank < len(state["rng"]):
+        tensors = load_file(folder / RNG)
+        own = {name: tensors[f"{rank}.{name}"] for name in state["rng"][rank]["tensors"]}
+        random_state.restore(own, state["rng"][rank])
+    else:
+        own_stream(seed, state["step"])
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

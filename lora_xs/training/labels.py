@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lora_xs.data.rows import lengths_of
 from lora_xs.evaluation.classification import collapsed, score_predictions
 from lora_xs.losses import label_loss
 from lora_xs.spec import RunSpec
 from lora_xs.training.batches import BatchOrder
+from lora_xs.training.shares import IDLE
 from lora_xs.training.trainer import RunTrainer
 
 
@@ -28,9 +30,26 @@ class LabelTrainer(RunTrainer):
             **arguments,
         )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> BatchOrder:
-        rows = train_dataset if train_dataset is not None else self.train_dataset
-        return BatchOrder(lengths_of(rows).tolist(), self.spec.trainer.batch_size, self.spec.seed)
+    def order(self) -> BatchOrder:
+        return BatchOrder(lengths_of(self.train_dataset).tolist(), self.spec.trainer.batch_size, self.spec.seed)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
+        return self.rows_of_step()
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        idle = inputs.pop(IDLE, False)
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return loss * 0 if idle else loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, Tensor, Tensor]:
+        """(nothing: the loss is scored over all rows at once, logits of each row, labels)."""
+        inputs.pop(IDLE, None)
+        _, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
+        return None, logits, labels
 
     def contents(self, inputs: Mapping[str, Any]) -> list[tuple[bytes, int]]:
         return row_contents(inputs)
@@ -47,12 +66,18 @@ def row_contents(inputs: Mapping[str, Any]) -> list[tuple[bytes, int]]:
 
 
 def scorer(spec: RunSpec) -> Callable[[Any], dict[str, Any]]:
-    """The Trainer's `compute_metrics`: the task's metrics in points, and whether every answer was the same."""
+    """The Trainer's `compute_metrics`: the task's metrics in points, the mean loss over rows, and whether every answer
+    was the same."""
     kind: Any = spec.task.kind
 
     def score(prediction: Any) -> dict[str, Any]:
         scores = score_predictions(spec.task.metrics, prediction.predictions, prediction.label_ids, kind)
-        return {**scores, "constant_prediction": collapsed(prediction.predictions, kind)}
+        loss = label_loss(torch.from_numpy(prediction.predictions), torch.from_numpy(prediction.label_ids), kind)
+        return {
+            **scores,
+            "loss": loss.item() / len(prediction.label_ids),
+            "constant_prediction": collapsed(prediction.predictions, kind),
+        }
 
     return score
 

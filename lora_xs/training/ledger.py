@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,6 +37,16 @@ class Ledger:
             self.tokens += tokens
             digest = hashlib.blake2b(content + step.to_bytes(8, "little"), digest_size=8).digest()
             self.batches = (self.batches + int.from_bytes(digest, "little")) % 2**64
+
+    def counts(self) -> list[int]:
+        """What `saw` counted, to be added up over processes."""
+        return [self.tokens, self.padded, self.batches]
+
+    def add(self, counts: Sequence[int]) -> None:
+        """Take over what other ledgers counted: their `counts`, or a sum of them."""
+        self.tokens += counts[0]
+        self.padded += counts[1]
+        self.batches = (self.batches + counts[2]) % 2**64
 
     def saw_losses(self, losses: list[float]) -> None:
         """Add the losses of finished optimiser steps to the epoch's mean."""

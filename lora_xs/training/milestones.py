@@ -10,16 +10,16 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lora_xs.adapters.files import save_adapter
 from lora_xs.atomic import write_text
 from lora_xs.evaluation.direction import better
+from lora_xs.processes import most, told
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.loggers import Unbreakable
 from lora_xs.training.preemption import StopRequest
 from lora_xs.training.progress import Progress
 from lora_xs.training.trainer import RunTrainer
 
-BESIDE = ("loss", "constant_prediction")  # the Trainer's mean over batches, and whether all answers were the same
+BESIDE = ("loss", "constant_prediction")  # the mean over rows or tokens, and whether all answers were the same
 
 
 class Milestones(TrainerCallback):
@@ -31,12 +31,9 @@ class Milestones(TrainerCallback):
         self.trainer, self.progress, self.stop, self.logger, self.folder = trainer, progress, stop, logger, folder
         self._saved_at = time.monotonic()
         self._sent = 0
-        self._steps_an_epoch = 1
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._sent = len(self.trainer.ledger.history)  # what a former attempt logged
-        rows_a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self._steps_an_epoch = -(-len(self.trainer.train_dataset) // rows_a_step)
         self.progress.start(state.global_step, state.max_steps)
 
     def on_step_end(
@@ -44,11 +41,13 @@ class Milestones(TrainerCallback):
     ) -> TrainerControl:
         self.trainer.end_step()
         self.progress.step()
-        due = time.monotonic() - self._saved_at >= self.trainer.spec.trainer.checkpoint_seconds
-        last_of_epoch = state.global_step % self._steps_an_epoch == 0 or state.global_step >= state.max_steps
+        last_of_epoch = state.global_step % self.trainer.steps_an_epoch() == 0 or state.global_step >= state.max_steps
         # at an epoch's end the evaluation comes first: a checkpoint before it would lose that evaluation
-        if (due or self.stop.signum is not None) and not last_of_epoch:
-            control.should_save = True
+        if not last_of_epoch:
+            due = time.monotonic() - self._saved_at >= self.trainer.spec.trainer.checkpoint_seconds
+            # of several processes one has the signal and each its own clock: they save at the same step or hang
+            if any(most(self.stop.signum or 0, due)):
+                control.should_save = True
         return control
 
     def on_evaluate(
@@ -73,9 +72,7 @@ class Milestones(TrainerCallback):
             line["kind"] = "start"
         elif ledger.best is None or better(main, line[main], ledger.best[main]):
             ledger.best, ledger.without_better = line, 0
-            save_adapter(
-                trainer.accelerator.unwrap_model(trainer.model), self.folder / "adapter" / "best", spec.model.head
-            )
+            trainer.save_adapter(self.folder / "adapter" / "best")
         else:
             ledger.without_better += 1
         patience = spec.trainer.early_stopping
@@ -88,12 +85,14 @@ class Milestones(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._saved_at = time.monotonic()
         self.write_history()
-        self.stop.raise_if_asked()
+        self.stop.agreed()
+        told(self.stop.raise_if_asked)
 
     def write_history(self) -> None:
         """Rewrite metrics.jsonl whole from the ledger, and tell the logger what is new."""
         history = self.trainer.ledger.history
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in history))
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
+        told(lambda: write_text(self.folder / "metrics.jsonl", text))
         if self.logger is not None:
             for line in history[self._sent :]:
                 self.logger.line(line)

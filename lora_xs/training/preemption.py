@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lora_xs.processes import most
+
 ASKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
@@ -17,6 +19,9 @@ class Preempted(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}; the same command goes on from the last checkpoint")
         self.signum = signum
+
+    def __reduce__(self) -> tuple[type[Preempted], tuple[int]]:
+        return Preempted, (self.signum,)
 
 
 class StopRequest:
@@ -33,8 +38,19 @@ class StopRequest:
         """Raise Preempted when a signal has come."""
         if self.signum is not None:
             raise Preempted(self.signum)
+        self.check()
+
+    def check(self) -> None:
+        """Whatever `checks` raise."""
         for check in self.checks:
             check()
+
+    def agreed(self) -> bool:
+        """Whether a signal has come to any of the run's processes, which all ask this at the same place."""
+        signum = int(most(self.signum or 0)[0])
+        if signum:
+            self.signum = signum
+        return signum > 0
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum == signal.SIGINT and signum == signal.SIGINT:

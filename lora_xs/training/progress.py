@@ -11,13 +11,14 @@ from tqdm.auto import tqdm
 class Progress:
     """Shows optimiser steps and the last score of one run."""
 
-    def __init__(self, title: str, main_metric: str) -> None:
-        self.title, self.main_metric = title, main_metric
+    def __init__(self, title: str, main_metric: str, shown: bool = True) -> None:
+        """shown: False for a process that is not the one to speak."""
+        self.title, self.main_metric, self.shown = title, main_metric, shown
         self._bar: tqdm[Any] | None = None
 
     def start(self, step: int, steps: int) -> None:
         """Open the bar at `step` of `steps`."""
-        if sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, desc=self.title, unit="step", dynamic_ncols=True, leave=True)
 
     def step(self) -> None:
@@ -31,7 +32,7 @@ class Progress:
         text = f"{self.main_metric} {score:.2f}" + (f", train loss {loss:.4f}" if loss is not None else "")
         if self._bar is not None:
             self._bar.set_postfix_str(text)
-        else:
+        elif self.shown:
             print(f"{self.title}: epoch {line['epoch']:g}, step {line['step']}: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from lora_xs.data.rows import lengths_of
 from lora_xs.losses import NO_LABEL, response_logits, response_loss, token_losses
 from lora_xs.spec import RunSpec
 from lora_xs.training.batches import WeightedOrder, WeightedRows, response_lengths
+from lora_xs.training.shares import IDLE
 from lora_xs.training.trainer import RunTrainer
 
 
@@ -38,38 +39,37 @@ class ResponseTrainer(RunTrainer):
             **arguments,
         )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> WeightedOrder:
+    def order(self) -> WeightedOrder:
         lengths, trainer = lengths_of(self._tokens), self.spec.trainer
         responses = response_lengths(lengths, self._tokens["prompt_tokens"])
         group = trainer.loss_rows if trainer.loss == "micro_batches" else None
         return WeightedOrder(lengths.tolist(), responses.tolist(), trainer.batch_size, self.spec.seed, group)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        # a row of the batch must be a row of the split, so that several processes can drop what they share
-        laid_end_to_end = self.data_collator
-        self.data_collator = ResponseCollator(self.data_collator.pad_token_id)
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.data_collator = laid_end_to_end
+    def scored_collator(self) -> ResponseCollator:
+        return ResponseCollator(self.data_collator.pad_token_id)  # a row of the batch is a row of the split
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
+        return None  # the rows bring their weights
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         # the gradients of several processes are averaged, the weights are shares of the sum over all of them
-        return response_loss(model, inputs) * self.args.world_size
+        share = 0 if inputs.pop(IDLE, False) else self.args.world_size
+        return response_loss(model, inputs) * share
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(mean loss of the batch, summed −log p of each row in fp64, response tokens of each row)."""
+    ) -> tuple[None, Tensor, Tensor]:
+        """(nothing: the loss is the score, summed −log p of each row in fp64, response tokens of each row)."""
+        inputs.pop(IDLE, None)
         batch = self._prepare_inputs(inputs)
         batch.pop("label_weights")
         labels = batch.pop("labels")  # [rows, kept]
         with torch.no_grad(), self.compute_loss_context_manager():
             losses = token_losses(response_logits(model, batch), labels).double().sum(dim=1)  # [rows]
         counts = (labels != NO_LABEL).sum(dim=1)  # [rows]
-        return losses.sum() / counts.sum().clamp(min=1), losses, counts
+        return None, losses, counts
 
     def contents(self, inputs: Mapping[str, Any]) -> list[tuple[bytes, int]]:
         ids = inputs["input_ids"].cpu()
@@ -82,4 +82,5 @@ class ResponseTrainer(RunTrainer):
 
 
 def _mean_loss(prediction: Any) -> dict[str, float]:
-    return {"response_loss": float(np.sum(prediction.predictions) / max(1, np.sum(prediction.label_ids)))}
+    loss = float(np.sum(prediction.predictions) / max(1, np.sum(prediction.label_ids)))
+    return {"response_loss": loss, "loss": loss}

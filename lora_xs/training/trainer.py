@@ -15,13 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
 
+from lora_xs.adapters.files import save_adapter
+from lora_xs.processes import TIMEOUT, counted, place, summed, told
 from lora_xs.spec import RunSpec
 from lora_xs.training import checkpoints
+from lora_xs.training.batches import BatchOrder
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.ledger import Ledger, pending_to_list
 from lora_xs.training.optimizer import build_optimizer, build_schedule
+from lora_xs.training.shares import IDLE, MicroBatches, ScoredRows, Spare, of_all
+from lora_xs.training.sharding import unsharded
 
 
 def micro_batch(rows: int, most: int) -> int:
@@ -48,16 +56,18 @@ def training_arguments(spec: RunSpec, folder: Path, validates: bool = True) -> T
 
     validates: whether there are validation rows.
     """
-    trainer, world = spec.trainer, int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
-    rows = trainer.device_batch_size or micro_batch(max(1, trainer.batch_size // world), most_rows(spec))
+    trainer = spec.trainer
+    _, world = place()
+    share = -(-trainer.batch_size // world)  # of an optimiser batch, in the process that has most of it
+    rows = min(share, trainer.device_batch_size or micro_batch(share, most_rows(spec)))
     each = "no" if spec.evaluation.every == "end" or not validates else spec.evaluation.every
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         per_device_train_batch_size=rows,
         per_device_eval_batch_size=min(spec.evaluation.batch_size, 2 * most_rows(spec))
         if spec.task.kind == "instruction"
         else spec.evaluation.batch_size,
-        gradient_accumulation_steps=max(1, trainer.batch_size // (rows * world)),
+        gradient_accumulation_steps=-(-share // rows),
         num_train_epochs=trainer.epochs,
         max_steps=trainer.max_steps or -1,
         max_grad_norm=trainer.max_grad_norm or 0.0,
@@ -81,7 +91,20 @@ def training_arguments(spec: RunSpec, folder: Path, validates: bool = True) -> T
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_broadcast_buffers=False,
         ddp_find_unused_parameters=False,
+        ddp_timeout=int(TIMEOUT.total_seconds()),
+        fsdp=trainer.sharding == "fsdp",
+        fsdp_config={"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True}
+        if trainer.sharding == "fsdp"
+        else None,
     )
+    return one_device(arguments)
+
+
+def one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """A process computes on one device: with a second GPU in sight the Trainer would split each batch over both by
+    DataParallel, under losses that count the rows of the whole."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 class RunTrainer(Trainer):
@@ -98,12 +121,72 @@ class RunTrainer(Trainer):
     def __init__(self, spec: RunSpec, folder: Path, **arguments: Any) -> None:
         self.spec, self.folder = spec, folder
         self.ledger = Ledger()
+        self._own = Ledger()  # what this process counted since it last told the others
         self._pending: list[Tensor] = []  # losses of finished steps, still on the device
         self._step_loss: Tensor | None = None
         self._clock = time.perf_counter()
         validates = arguments.get("eval_dataset") is not None
-        super().__init__(args=training_arguments(spec, folder, validates), **arguments)
+        score = arguments.pop("compute_metrics")
+        super().__init__(
+            args=training_arguments(spec, folder, validates),
+            compute_metrics=lambda prediction: score(self._of_all(prediction)),
+            **arguments,
+        )
         self.remove_callback(PrinterCallback)  # it would print to standard output, which is the result's
+
+    def order(self) -> BatchOrder:
+        """The training rows, in the order of optimiser batches."""
+        raise NotImplementedError
+
+    def scored_collator(self) -> Any:
+        """Makes the batches of an evaluation."""
+        return self.data_collator
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        rank, ranks = place()
+        batches = MicroBatches(self.order(), self.args.per_device_train_batch_size, rank, ranks)
+        return self._loader(self.train_dataset, batches, self.data_collator)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        batches = ScoredRows(len(rows), self.args.per_device_eval_batch_size, *place())
+        return self._loader(rows, batches, self.scored_collator())
+
+    def _loader(self, rows: Any, batches: Any, collate: Any) -> DataLoader[Any]:
+        """Not prepared by accelerate, whose shares repeat rows: see `lora_xs.training.shares`."""
+        pin = self.args.dataloader_pin_memory
+        return DataLoader(rows, batch_sampler=batches, collate_fn=Spare(collate, rows), pin_memory=pin)
+
+    def evaluation_loop(self, *arguments: Any, **named: Any) -> Any:
+        self.gather_function = lambda tensor: tensor  # each its own rows; they meet in `_of_all`, before they are scored
+        return super().evaluation_loop(*arguments, **named)
+
+    def _of_all(self, prediction: EvalPrediction) -> EvalPrediction:
+        rows = len(self.eval_dataset)
+        return EvalPrediction(of_all(prediction.predictions, rows), of_all(prediction.label_ids, rows))
+
+    def steps_an_epoch(self) -> int:
+        """Optimiser steps, the last of which may have fewer rows."""
+        return -(-len(self.train_dataset) // self.spec.trainer.batch_size)
+
+    def rows_of_step(self) -> int:
+        """Rows of the optimiser step at hand, over all processes."""
+        before = self.state.global_step % self.steps_an_epoch() * self.spec.trainer.batch_size
+        return min(self.spec.trainer.batch_size, len(self.train_dataset) - before)
+
+    def _prepare_for_training(self, *arguments: Any, **named: Any) -> Any:
+        prepared = super()._prepare_for_training(*arguments, **named)
+        _, ranks = place()
+        model = getattr(self.model_wrapped, "_orig_mod", self.model_wrapped)
+        if self.args.world_size != ranks or (ranks > 1 and not isinstance(model, DistributedDataParallel | FSDPModule)):
+            raise RuntimeError(f"{ranks} processes were started, but the Trainer trains each alone")
+        return prepared
+
+    def save_adapter(self, folder: Path) -> int:
+        """`lora_xs.adapters.files.save_adapter`, by the first process alone; all call this."""
+        model = self.accelerator.unwrap_model(self.model)
+        with unsharded(model):
+            return told(lambda: save_adapter(model, folder, self.spec.model.head))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -117,7 +200,8 @@ class RunTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        self.ledger.saw(self.contents(inputs), inputs["input_ids"].numel(), self.state.global_step)
+        if IDLE not in inputs:
+            self._own.saw(self.contents(inputs), inputs["input_ids"].numel(), self.state.global_step)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
@@ -135,8 +219,14 @@ class RunTrainer(Trainer):
             self.read_losses()
 
     def read_losses(self) -> None:
-        """Move pending losses into the ledger and its history. Raises Diverged at the first that is not finite."""
-        losses = pending_to_list(self._pending)
+        """Move pending losses and counts, those of all processes together, into the ledger and its history.
+
+        All processes call this at the same steps. Raises Diverged at the first loss that is not finite.
+        """
+        _, ranks = place()
+        self.ledger.add(counted(self._own.counts()))
+        self._own = Ledger()
+        losses = [loss / ranks for loss in summed(pending_to_list(self._pending))]  # each is `ranks` times its share
         first = self.state.global_step - len(losses) + 1
         self._pending = []
         for offset, loss in enumerate(losses):
@@ -158,8 +248,6 @@ class RunTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.read_losses()
         self.mark_time()
-        if not self.args.should_save:
-            return
         extra = {"signature": self.spec.signature, "world_size": self.args.world_size, "ledger": self.ledger.to_json()}
         checkpoints.save_checkpoint(
             Path(self.args.output_dir),
@@ -187,4 +275,4 @@ class RunTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            checkpoints.load_rng(Path(checkpoint))
+            checkpoints.load_rng(Path(checkpoint), self.spec.seed)

@@ -1,0 +1,210 @@
+"""The processes of one run: how they find each other, agree on what only one of them knows, and part.
+
+A run over several processes is started by `lora_xs.spawning`, by torchrun, or by srun with torchrun's variables set.
+The first process holds the lease and writes the folder; the others do as they are told. Alone, every function here is
+what it would be without the others, and torch is not imported. Not run here: GPUs (NCCL), more than one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lora_xs.errors import UserError
+
+if TYPE_CHECKING:
+    from lora_xs.spec.sections import TrainerSpec
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others' gradients before it gives up."""
+PATIENCE = timedelta(days=1)
+"""How long it waits for a word: the first may answer tests for hours. That one died is noticed at once all the same:
+its connections close."""
+FAREWELL = timedelta(seconds=5)
+VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+_words: Any = None  # the group that words go through: on the CPU, so that no GPU has to wait for one
+
+
+def asked() -> int:
+    """How many processes this one was started among, by its environment; 1: it is alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def place() -> tuple[int, int]:
+    """(this process's number, how many there are); (0, 1) for a process that is alone."""
+    if _words is None:
+        return 0, 1
+    from torch import distributed as dist
+
+    return dist.get_rank(), dist.get_world_size()
+
+
+def first() -> bool:
+    """Whether this process writes, prints and decides."""
+    return place()[0] == 0
+
+
+@contextmanager
+def joined(trainer: TrainerSpec) -> Iterator[None]:
+    """Make the run's processes known to each other while the block lasts.
+
+    Raises UserError where fewer or more were started than `trainer.processes` says (1 takes any number), or where the
+    machine cannot do what `trainer.sharding` asks for.
+    """
+    global _words
+    count = asked()
+    if trainer.processes not in (1, count):
+        raise UserError(
+            f"trainer.processes={trainer.processes}, but this is one of {count}; start the run with train.py or "
+            f"`torchrun --nproc-per-node {trainer.processes} train.py …`"
+        )
+    if trainer.sharding != "none" and count == 1:
+        raise UserError(f"trainer.sharding={trainer.sharding} needs several processes; give trainer.processes=2 or more")
+    if count == 1:
+        yield
+        return
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:  # without LOCAL_RANK, for one, accelerate lets every process train alone and says nothing
+        raise UserError(f"WORLD_SIZE={count} is set but {missing[0]} is not; start the run with train.py or torchrun")
+    _words = _meet(trainer, count)
+    try:
+        yield
+    finally:
+        _part()
+
+
+def told(action: Callable[[], T]) -> T:
+    """What `action` returns or raises in the first process, in all of them; it runs in the first alone."""
+    if _words is None:
+        return action()
+    if not first():
+        return _heard()
+    try:
+        value = action()
+    except BaseException as error:
+        with suppress(Exception):  # who is to hear it may be gone
+            _say((False, _portable(error)))
+        raise
+    _say((True, value))
+    return value
+
+
+@contextmanager
+def first_in_turn() -> Iterator[None]:
+    """The first process does the block before the others: what it leaves in a store need not be computed again."""
+    if _words is None:
+        yield
+    elif first():
+        try:
+            yield
+        except BaseException as error:
+            with suppress(Exception):
+                _say((False, _portable(error)))
+            raise
+        _say((True, None))
+    else:
+        _heard()
+        yield
+
+
+def most(*numbers: float) -> tuple[float, ...]:
+    """The largest of each over all processes."""
+    return tuple(_reduced(numbers, "MAX", "float64")) if _words is not None else numbers
+
+
+def summed(numbers: Sequence[float]) -> list[float]:
+    """Each number's sum over all processes, in fp64."""
+    return _reduced(numbers, "SUM", "float64") if _words is not None and numbers else list(numbers)
+
+
+def counted(numbers: Sequence[int]) -> list[int]:
+    """Each whole number's sum over all processes, modulo 2⁶⁴."""
+    if _words is None:
+        return list(numbers)
+    signed = [(n + 2**63) % 2**64 - 2**63 for n in numbers]  # int64 wraps around, so the sum is right modulo 2⁶⁴
+    return [n % 2**64 for n in _reduced(signed, "SUM", "int64")]
+
+
+def gathered(value: T) -> list[T]:
+    """Every process's value, in their order."""
+    if _words is None:
+        return [value]
+    from torch import distributed as dist
+
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value, group=_words)
+    return values
+
+
+def _meet(trainer: TrainerSpec, count: int) -> Any:
+    import torch
+    from accelerate import PartialState
+    from torch import distributed as dist
+
+    gpus = torch.cuda.device_count()
+    if trainer.sharding != "none" and not gpus:
+        raise UserError(
+            f"trainer.sharding={trainer.sharding} needs GPUs: on a CPU accelerate would copy the model instead of "
+            "sharding it and say nothing; use trainer.sharding=none"
+        )
+    if gpus and int(os.environ["LOCAL_RANK"]) >= gpus:
+        raise UserError(f"trainer.processes={count}: this machine has {gpus} GPUs, each takes one process; start fewer")
+    PartialState(cpu=not gpus, timeout=TIMEOUT)
+    if not dist.is_initialized() or dist.get_world_size() != count:
+        raise RuntimeError(f"{count} processes were started, but this one trains alone")
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _part() -> None:
+    """Leave together: who goes first may have the others killed by torchrun before their last file is written."""
+    global _words
+    from accelerate.state import AcceleratorState
+    from torch import distributed as dist
+
+    group, _words = _words, None
+    with suppress(Exception):  # some may be gone
+        dist.monitored_barrier(group, timeout=FAREWELL)
+        dist.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _say(word: Any) -> None:
+    from torch import distributed as dist
+
+    dist.broadcast_object_list([word], src=0, group=_words)
+
+
+def _heard() -> Any:
+    from torch import distributed as dist
+
+    word: list[Any] = [None]
+    dist.broadcast_object_list(word, src=0, group=_words)
+    good, value = word[0]
+    if not good:
+        value.told = True
+        raise value
+    return value
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error if it survives the journey, else one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _reduced(numbers: Sequence[float], how: str, dtype: str) -> list[Any]:
+    import torch
+    from torch import distributed as dist
+
+    shared = torch.tensor(list(numbers), dtype=getattr(torch, dtype))
+    dist.all_reduce(shared, op=getattr(dist.ReduceOp, how), group=_words)
+    return list(shared.tolist())

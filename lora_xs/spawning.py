@@ -1,0 +1,208 @@
+"""Start the processes of one run on this machine, and answer for them as a run in one process would.
+
+torchrun starts a run too (see `lora_xs.processes`). Here what the first process raises is raised again with its own
+type and exit status, a terminal's Ctrl-C counts once, a checkpoint may take longer than torchrun's thirty seconds, and
+the process that only waits does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from lora_xs.errors import UserError
+from lora_xs.lease import RunBusy
+from lora_xs.records import Record, read_record
+from lora_xs.spec import RunSpec
+from lora_xs.training.preemption import ASKED, Preempted
+
+NOTICE, GRACE = 60.0, 15.0
+"""Seconds for the first process to write down that another died, and for any to end once it is asked to."""
+SOURCE = Path(__file__).resolve().parents[1]
+MISTAKE, FAILED = 2, 1
+
+
+def run_in_processes(spec: RunSpec, *, force: bool = False, command: str = "") -> Record:
+    """`lora_xs.runner.run` of `spec` in `trainer.processes` processes of their own; raises what it would raise.
+
+    Signals that ask a run to stop are passed on to all. If this process dies, they stop at the next step and leave a
+    checkpoint. If one of them dies the others are ended: RuntimeError, and the next start goes on from the last
+    checkpoint.
+    """
+    word = json.dumps({"spec": spec.to_json(), "force": force, "command": command}).encode() + b"\n"
+    hears, answers = os.pipe()
+    ranks: list[subprocess.Popen[bytes]] = []
+    with _passing_on(ranks) as asked, os.fdopen(hears, "rb") as outcome:
+        try:
+            shared = _environment(spec)
+            for rank in range(spec.trainer.processes):
+                last = rank == spec.trainer.processes - 1
+                ranks.append(_start(rank, {**shared, "LORA_XS_OUTCOME": str(answers)} if rank == 0 else shared, answers))
+                if last:
+                    os.close(answers)  # with the first process gone, nobody holds it
+                with suppress(BrokenPipeError):
+                    _stdin(ranks[-1]).write(word)
+                    _stdin(ranks[-1]).flush()  # left open: its end tells a process that this one is gone
+            _wait(ranks)
+            said = outcome.read()
+        finally:
+            _end(ranks)
+    return _result(spec, json.loads(said or b"{}"), ranks, asked)
+
+
+def _environment(spec: RunSpec) -> dict[str, str]:
+    count = spec.trainer.processes
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threads = max(1, (spec.launcher.threads or len(os.sched_getaffinity(0))) // count)
+    return {
+        **os.environ,
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        "PYTHONPATH": os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+
+
+def _start(rank: int, environment: dict[str, str], answers: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lora_xs.spawning"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        pass_fds=(answers,) if rank == 0 else (),
+        start_new_session=True,  # a terminal's Ctrl-C comes to this process, and from here once to each of them
+    )
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Until the first process has ended, or another failed and the first had time to notice."""
+    while ranks[0].poll() is None and not any(rank.poll() for rank in ranks):
+        time.sleep(0.05)
+    with suppress(subprocess.TimeoutExpired):
+        ranks[0].wait(NOTICE)
+    _end(ranks)
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """See all processes off: a while to end by themselves, a while to stop, then no more."""
+    for urge in (None, signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + GRACE
+        for rank in ranks:
+            if urge is not None and rank.poll() is None:
+                rank.send_signal(urge)
+        for rank in ranks:
+            with suppress(subprocess.TimeoutExpired):
+                rank.wait(max(0.0, until - time.monotonic()))
+    for rank in ranks:
+        with suppress(BrokenPipeError):
+            _stdin(rank).close()
+
+
+def _result(
+    spec: RunSpec, said: dict[str, Any], ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]
+) -> Record:
+    """The record, or the exception that the first process ended with."""
+    kind, text = said.get("kind"), said.get("text", "")
+    known: dict[str, type[Exception]] = {"UserError": UserError, "RunBusy": RunBusy}
+    killed = {number: signal.Signals(-rank.returncode).name for number, rank in enumerate(ranks) if rank.returncode < 0}
+    if kind == "record":
+        record = read_record(spec.folder)
+        if record is not None:
+            return record
+        raise RuntimeError(f"{spec.folder}: its record, just written, cannot be read")
+    if kind in known:
+        raise known[kind](text)
+    if kind == "Preempted" or (kind is None and asked):
+        raise Preempted(said.get("signum") or asked[0])
+    if kind == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    ends = "".join(f"; process {number} of {len(ranks)} was ended by {name}" for number, name in killed.items())
+    raise RuntimeError(f"{text or 'the first process ended without a word'}{ends}")
+
+
+@contextmanager
+def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Signals that ask a run to stop go to its processes and are noted; outside the main thread, none come."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        asked.append(signum)
+        for rank in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(rank.pid, signum)  # not send_signal, which may wait for a lock that the main thread holds
+
+    former = {number: signal.signal(number, pass_on) for number in ASKED}
+    try:
+        yield asked
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _stdin(rank: subprocess.Popen[bytes]) -> Any:
+    return rank.stdin
+
+
+def _one_of_them() -> int:
+    """What a started process does: read what to run, run it, and stop if whoever started it is gone."""
+    line = b""
+    while not line.endswith(b"\n"):  # not sys.stdin: a thread that waits in its buffer aborts the interpreter's end
+        line += os.read(0, 1 << 16) or b"\n"
+    word = json.loads(line)
+    threading.Thread(target=_until_orphaned, daemon=True).start()
+    number = os.environ.pop("LORA_XS_OUTCOME", None)  # only the first process has it
+    outcome = os.fdopen(int(number), "wb") if number else None
+    from lora_xs.command import quiet_libraries
+    from lora_xs.runner import run
+
+    quiet_libraries()
+    said: dict[str, Any]
+    try:
+        run(RunSpec.from_json(word["spec"]), force=word["force"], command=word["command"])
+        said, status = {"kind": "record"}, 0
+    except Preempted as stopped:
+        said, status = {"kind": "Preempted", "signum": stopped.signum}, 128 + stopped.signum
+    except (UserError, RunBusy, KeyboardInterrupt) as stopped:
+        said, status = {"kind": type(stopped).__name__, "text": str(stopped)}, MISTAKE
+    except Exception as failure:
+        said, status = {"kind": "other", "text": f"{type(failure).__name__}: {failure}"}, FAILED
+        if outcome is None and not getattr(failure, "told", False):  # the first process may not know why
+            print(f"process {os.environ['RANK']}: {said['text']}", file=sys.stderr)
+            logging.getLogger(__name__).debug("failed", exc_info=True)
+    if outcome is not None:
+        _answer(outcome, said)
+    return status
+
+
+def _answer(outcome: BinaryIO, said: dict[str, Any]) -> None:
+    with suppress(BrokenPipeError), outcome:
+        outcome.write(json.dumps(said).encode())
+
+
+def _until_orphaned() -> None:
+    while os.read(0, 1 << 16):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(_one_of_them())
