@@ -165,14 +165,15 @@ def killed_at(patch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_the_command_starts_its_processes_and_goes_on_where_one_process_stood(
-    still_overrides: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    decoder_overrides: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    undisturbed = spec_of(*still_overrides, f"results={tmp_path}/whole")
+    settings = [*decoder_overrides, "task.tests=[]"]
+    undisturbed = spec_of(*settings, f"results={tmp_path}/whole")
     run(undisturbed)
-    words = [*still_overrides, f"results={tmp_path}/both", "trainer=ddp2", "trainer.checkpoint_seconds=0"]
+    words = [*settings, f"results={tmp_path}/both", "trainer=ddp2", "trainer.checkpoint_seconds=0"]
     both = spec_of(*words)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 4)
+        killed_at(patch, 3)
         run(spec_of(*words, "trainer.processes=1"))
     assert main(words) == 0
     assert capfd.readouterr().out.splitlines()[-1] == str(both.folder)
@@ -204,9 +205,9 @@ LONG = ("trainer.epochs=400", "trainer.checkpoint_seconds=0", "evaluation=end")
 
 @linux
 def test_a_stop_reaches_all_processes_at_one_step_and_a_death_ends_the_run(
-    still_overrides: list[str], tmp_path: Path
+    decoder_overrides: list[str], tmp_path: Path
 ) -> None:
-    words = [*still_overrides, *LONG, f"results={tmp_path}", "trainer=ddp2"]
+    words = [*decoder_overrides, "task.tests=[]", *LONG, f"results={tmp_path}", "trainer=ddp2"]
     spec = spec_of(*words)
     first = started(words)
     wait_for(lambda: list(spec.folder.glob("checkpoints/step-*")))
