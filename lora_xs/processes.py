@@ -7,6 +7,7 @@ what it would be without the others, and torch is not imported. Not run here: GP
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ FAREWELL = timedelta(seconds=5)
 VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 _words: Any = None  # the group that words go through: on the CPU, so that no GPU has to wait for one
+_met: Any = None  # the same, kept for this process's next run: nobody can meet twice under torchrun's one address
 
 
 def asked() -> int:
@@ -57,7 +59,7 @@ def joined(trainer: TrainerSpec) -> Iterator[None]:
     Raises UserError where fewer or more were started than `trainer.processes` says (1 takes any number), or where the
     machine cannot do what `trainer.sharding` asks for.
     """
-    global _words
+    global _words, _met
     count = asked()
     if trainer.processes not in (1, count):
         raise UserError(
@@ -72,7 +74,7 @@ def joined(trainer: TrainerSpec) -> Iterator[None]:
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:  # without LOCAL_RANK, for one, accelerate lets every process train alone and says nothing
         raise UserError(f"WORLD_SIZE={count} is set but {missing[0]} is not; start the run with train.py or torchrun")
-    _words = _meet(trainer, count)
+    _words = _met = _meet(trainer, count)
     try:
         yield
     finally:
@@ -155,6 +157,8 @@ def _meet(trainer: TrainerSpec, count: int) -> Any:
         )
     if gpus and int(os.environ["LOCAL_RANK"]) >= gpus:
         raise UserError(f"trainer.processes={count}: this machine has {gpus} GPUs, each takes one process; start fewer")
+    if _met is not None:
+        return _met
     PartialState(cpu=not gpus, timeout=TIMEOUT)
     if not dist.is_initialized() or dist.get_world_size() != count:
         raise RuntimeError(f"{count} processes were started, but this one trains alone")
@@ -164,14 +168,19 @@ def _meet(trainer: TrainerSpec, count: int) -> Any:
 def _part() -> None:
     """Leave together: who goes first may have the others killed by torchrun before their last file is written."""
     global _words
-    from accelerate.state import AcceleratorState
     from torch import distributed as dist
 
-    group, _words = _words, None
+    _words = None
     with suppress(Exception):  # some may be gone
-        dist.monitored_barrier(group, timeout=FAREWELL)
-        dist.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
+        dist.monitored_barrier(_met, timeout=FAREWELL)
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    from torch import distributed as dist
+
+    dist.destroy_process_group()
 
 
 def _say(word: Any) -> None:

@@ -142,8 +142,9 @@ class _Attempt:
             log.info("going on from %s", checkpoint.name)
         with self.phases("training"):
             try:
-                if checkpoint is None and self.spec.task.kind == "instruction" and trainer.eval_dataset is not None:
-                    trainer.evaluate()
+                # by `train` itself: what is evaluated before it counts as prepared, and is not spread over processes
+                start = checkpoint is None and self.spec.task.kind == "instruction"
+                trainer.args.eval_on_start = start and trainer.eval_dataset is not None
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
                 if self.spec.evaluation.every == "end" and trainer.eval_dataset is not None:
                     trainer.evaluate()

@@ -61,7 +61,7 @@ class Milestones(TrainerCallback):
             raise Diverged(state.global_step, scores["loss"])
         line = {
             "kind": "evaluation",
-            "epoch": round(float(state.epoch or 0), 6),
+            "epoch": round(trainer.epoch(), 6),
             "step": state.global_step,
             "train_loss": ledger.close_epoch(),
             **{name: scores[name] for name in (*spec.task.metrics, *BESIDE) if name in scores},

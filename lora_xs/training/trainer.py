@@ -174,6 +174,11 @@ class RunTrainer(Trainer):
         before = self.state.global_step % self.steps_an_epoch() * self.spec.trainer.batch_size
         return min(self.spec.trainer.batch_size, len(self.train_dataset) - before)
 
+    def epoch(self) -> float:
+        """Epochs trained so far, by rows; the Trainer's own count goes by micro-batches, whatever rows they hold."""
+        whole, steps = divmod(self.state.global_step, self.steps_an_epoch())
+        return whole + steps * self.spec.trainer.batch_size / len(self.train_dataset)
+
     def _prepare_for_training(self, *arguments: Any, **named: Any) -> Any:
         prepared = super()._prepare_for_training(*arguments, **named)
         _, ranks = place()
@@ -236,7 +241,7 @@ class RunTrainer(Trainer):
         self.ledger.saw_losses(losses)
         if losses and self.state.global_step % self.spec.trainer.log_steps == 0:
             rate = self.lr_scheduler.get_last_lr()[0]
-            line = {"kind": "train", "step": self.state.global_step, "epoch": self.state.epoch, "loss": losses[-1]}
+            line = {"kind": "train", "step": self.state.global_step, "epoch": self.epoch(), "loss": losses[-1]}
             self.ledger.history.append({**line, "learning_rate": rate})
 
     def mark_time(self) -> None:

@@ -1,0 +1,261 @@
+"""One run over two processes is the run of one: same batches, losses, weights and scores; and it never hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_decoders import save_decoder
+
+from lora_xs.command import main
+from lora_xs.errors import UserError
+from lora_xs.records import read_attempt, read_record
+from lora_xs.runner import run
+from lora_xs.spec import RunSpec
+from lora_xs.spec.compose import compose_config
+from lora_xs.training import milestones
+from lora_xs.training.batches import BatchOrder, WeightedOrder
+from lora_xs.training.shares import MicroBatches, ScoredRows
+
+SCRIPT = Path(__file__).with_name("runs_of_ranks.py")
+LABELS = ("lora_xs", "lora", "lora_sb", "full_ft")
+
+
+@pytest.fixture(scope="module")
+def still_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT without dropout, whose masks follow the split of a batch."""
+    folder = tmp_path_factory.mktemp("still") / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def still_overrides(still_model: Path, tiny_data: Path) -> list[str]:
+    # 33 rows in steps of 16: the last of an epoch has one row, so one of two processes has none; 37 rows are scored
+    return ["task=glue/cola", "model=minilm", f"model.path={still_model}", f"data.root={tiny_data}", "rank=4",
+            "trainer.epochs=2", "trainer.batch_size=16", "trainer.learning_rate=1e-2",
+            "trainer.head_learning_rate=1e-2", "task.train_rows=33", "task.validation_rows=37", "trainer.log_steps=2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def decoder_overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = save_decoder(tmp_path_factory.mktemp("decoder"), "llama", "smollm")
+    return ["task=word_problems", f"model.path={folder}", "model.package=null", "model.architecture={}", "rank.r=4",
+            "task.train_rows=13", "task.validation_rows=5", "task.test_rows=3", "trainer.batch_size=4",
+            "trainer.epochs=2", "trainer.learning_rate=1e-2", "trainer.log_steps=2",
+            "evaluation.max_new_tokens=3"]  # fmt: skip
+
+
+def spec_of(*overrides: str) -> RunSpec:
+    config = compose_config(overrides)
+    config.pop("force")
+    return RunSpec.from_config(config)
+
+
+def weights(spec: RunSpec) -> dict[str, torch.Tensor]:
+    files = sorted((spec.folder / "adapter" / "last").glob("*.safetensors"))
+    return {f"{f.name}:{name}": t for f in files for name, t in load_file(f).items() if "fingerprint" not in name}
+
+
+def assert_same_run(one: RunSpec, other: RunSpec) -> None:
+    """Both finished, with the same batches, losses within 1e-6, trained weights within 1e-5, scores equal."""
+    records = [read_record(spec.folder) for spec in (one, other)]
+    assert all(record is not None and record.status == "finished" for record in records)
+    first, second = (record.train for record in records)
+    for key in ("batches_digest", "tokens", "steps"):
+        assert first[key] == second[key], key
+    histories = [[json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
+                 for spec in (one, other)]  # fmt: skip
+    assert len(histories[0]) == len(histories[1])
+    for a, b in zip(*histories, strict=True):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            same = pytest.approx(value, abs=1e-6, rel=1e-6) if isinstance(value, float) else value
+            assert b[key] == same, key
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def test_two_processes_are_one_run_for_labels_and_responses_whatever_the_method(
+    still_overrides: list[str], decoder_overrides: list[str], tmp_path: Path
+) -> None:
+    settings = [[*still_overrides, f"method={method}"] for method in LABELS]
+    settings[0].append("init.std=0.1")
+    settings += [[*decoder_overrides, "trainer.loss=tokens"],
+                 [*decoder_overrides, "trainer.loss=micro_batches", "trainer.loss_rows=2", "method=lora_sb",
+                  "init.samples=5", "init.batch_size=2"]]  # fmt: skip
+    rates = ["trainer.learning_rate=1e-3"]
+    alone = [spec_of(*s, *rates, f"results={tmp_path}/one") for s in settings]
+    split = ["trainer.processes=2", "trainer.device_batch_size=2", "evaluation.batch_size=8"]
+    together = [spec_of(*s, *rates, f"results={tmp_path}/two", *split) for s in settings]
+    assert [s.signature for s in alone] == [s.signature for s in together]
+    plan = tmp_path / "specs.json"
+    plan.write_text(json.dumps([spec.to_json() for spec in together]))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    started = subprocess.Popen([*torchrun, str(SCRIPT), str(plan)], stderr=subprocess.PIPE)
+    for spec in alone:
+        run(spec)
+    _, errors = started.communicate(timeout=200)
+    assert started.returncode == 0, errors.decode()[-2000:]
+    assert Path(f"{plan}.0").read_text() == Path(f"{plan}.1").read_text()
+    for one, two in zip(alone, together, strict=True):
+        assert_same_run(one, two)
+        record = read_record(two.folder)
+        assert record.environment["world_size"] == 2
+        assert not list(two.folder.glob("checkpoints")) and not (two.folder / "lease.json").exists()
+    tests = [read_record(spec.folder).train["tests"]["word_problems"] for spec in (alone[4], together[4])]
+    assert tests[0]["scores"] == tests[1]["scores"] and tests[0]["tokens"] == tests[1]["tokens"]
+
+
+@pytest.mark.parametrize(("rows", "batch", "held", "ranks"), [(33, 16, 3, 2), (7, 4, 2, 3), (5, 5, 5, 4), (1, 8, 8, 2)])
+def test_shares_hold_every_row_of_every_step_once_and_all_take_equally_many_passes(
+    rows: int, batch: int, held: int, ranks: int
+) -> None:
+    lengths = [3 + row % 5 for row in range(rows)]
+    order = WeightedOrder(lengths, [2] * rows, batch, 0, None)
+    shares = [list(MicroBatches(order, held, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {len(MicroBatches(order, held, 0, ranks))}
+    assert all(len(micro) <= held for share in shares for micro in share)
+    at, passes = 0, [-(-len(step) // (held * ranks)) for step in order.batches()]
+    for step, count in zip(order.batches(), passes, strict=True):
+        found = [row for share in shares for micro in share[at : at + count] for row in micro]
+        assert sorted(found) == sorted(step)  # each with its weight
+        at += count
+    alone = BatchOrder(lengths, batch, 0)
+    assert [row for micro in MicroBatches(alone, held, 0, 1) for row in micro] == list(alone)
+
+
+@pytest.mark.parametrize(("rows", "held", "ranks"), [(37, 8, 2), (2, 4, 3), (9, 3, 3)])
+def test_every_row_is_scored_once(rows: int, held: int, ranks: int) -> None:
+    shares = [list(ScoredRows(rows, held, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {len(ScoredRows(rows, held, 0, ranks))}
+    assert sorted(row for share in shares for batch in share for row in batch) == list(range(rows))
+    assert [row for batch in ScoredRows(rows, held, 0, 1) for row in batch] == list(range(rows))
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(patch: pytest.MonkeyPatch, step: int) -> None:
+    usual = milestones.Milestones.on_step_end
+
+    def on_step_end(callback, args, state, control, **rest):
+        control = usual(callback, args, state, control, **rest)
+        if state.global_step == step:
+            raise Killed
+        return control
+
+    patch.setattr(milestones.Milestones, "on_step_end", on_step_end)
+
+
+def test_the_command_starts_its_processes_and_goes_on_where_one_process_stood(
+    decoder_overrides: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = [*decoder_overrides, "task.tests=[]"]
+    undisturbed = spec_of(*settings, f"results={tmp_path}/whole")
+    run(undisturbed)
+    words = [*settings, f"results={tmp_path}/both", "trainer=ddp2", "trainer.checkpoint_seconds=0"]
+    both = spec_of(*words)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 3)
+        run(spec_of(*words, "trainer.processes=1"))
+    assert main(words) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == str(both.folder)
+    assert_same_run(undisturbed, both)
+    assert "process 1" not in (both.folder / "log.txt").read_text()
+    assert main(words) == 0 and "already finished" in capfd.readouterr().out
+
+
+def wait_for(what, seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.02)
+
+
+def started(words: list[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(SCRIPT.parents[2] / "train.py"), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def ranks_of(parent: int) -> list[int]:
+    """The processes that `parent` started, in the order of their numbers."""
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through /proc")
+LONG = ("trainer.epochs=400", "trainer.checkpoint_seconds=0", "evaluation=end")
+
+
+@linux
+def test_a_stop_reaches_all_processes_at_one_step_and_a_death_ends_the_run(
+    decoder_overrides: list[str], tmp_path: Path
+) -> None:
+    words = [*decoder_overrides, "task.tests=[]", *LONG, f"results={tmp_path}", "trainer=ddp2"]
+    spec = spec_of(*words)
+    first = started(words)
+    wait_for(lambda: list(spec.folder.glob("checkpoints/step-*")))
+    ranks = ranks_of(first.pid)
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait(60) == 128 + signal.SIGTERM
+    assert read_attempt(spec.folder).status == "cancelled"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks) and len(ranks) == 2
+    stopped_at = max(int(p.name.removeprefix("step-")) for p in spec.folder.glob("checkpoints/step-*"))
+
+    again = started(words)
+    wait_for(lambda: (spec.folder / "checkpoints" / f"step-{stopped_at + 3:08d}").exists() or again.poll() is not None)
+    os.kill(ranks_of(again.pid)[1], signal.SIGKILL)
+    assert again.wait(100) == 1
+    attempt = read_attempt(spec.folder)
+    assert attempt.status == "failed" and not (spec.folder / "lease.json").exists()
+    assert "process 1 of 2 was ended by SIGKILL" in again.stderr.read().decode()
+
+
+def test_processes_that_cannot_be_one_run_are_refused(
+    still_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = f"results={tmp_path}"
+    with pytest.raises(UserError, match=r"trainer.processes=17 is more than the trainer.batch_size=16 rows"):
+        spec_of(*still_overrides, results, "trainer.processes=17")
+    with pytest.raises(UserError, match="needs several processes"):
+        run(spec_of(*still_overrides, results, "trainer.sharding=fsdp"))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="trainer.processes=2, but this is one of 3"):
+        run(spec_of(*still_overrides, results, "trainer=ddp2"))
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match="WORLD_SIZE=3 is set but LOCAL_RANK is not"):
+        run(spec_of(*still_overrides, results))
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="trainer.sharding=fsdp needs GPUs"):
+        run(spec_of(*still_overrides, results, "trainer=fsdp2"))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="this machine has 1 GPUs"):
+        run(spec_of(*still_overrides, results, "trainer=ddp2"))
+
+
+def test_one_process_uses_one_gpu_of_several(tiny_run, tmp_path: Path) -> None:
+    from lora_xs.training.trainer import one_device, training_arguments
+
+    arguments = training_arguments(tiny_run(), tmp_path)
+    arguments._n_gpu = 2  # what the library sets where it sees two
+    assert one_device(arguments).train_batch_size == arguments.per_device_train_batch_size
