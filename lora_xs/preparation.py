@@ -74,8 +74,8 @@ def prepare(
     from lora_xs.training.loggers import open_logger
     from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
-    from lora_xs.training.responses import ResponseTrainer
     from lora_xs.training.random_state import own_stream
+    from lora_xs.training.responses import ResponseTrainer
 
     logger = open_logger(spec, folder) if first() else None
     instruction = task.kind == "instruction"

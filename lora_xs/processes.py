@@ -67,7 +67,9 @@ def joined(trainer: TrainerSpec) -> Iterator[None]:
             f"`torchrun --nproc-per-node {trainer.processes} train.py …`"
         )
     if trainer.sharding != "none" and count == 1:
-        raise UserError(f"trainer.sharding={trainer.sharding} needs several processes; give trainer.processes=2 or more")
+        raise UserError(
+            f"trainer.sharding={trainer.sharding} needs several processes; give trainer.processes=2 or more"
+        )
     if count == 1:
         yield
         return

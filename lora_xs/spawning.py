@@ -49,7 +49,9 @@ def run_in_processes(spec: RunSpec, *, force: bool = False, command: str = "") -
             shared = _environment(spec)
             for rank in range(spec.trainer.processes):
                 last = rank == spec.trainer.processes - 1
-                ranks.append(_start(rank, {**shared, "LORA_XS_OUTCOME": str(answers)} if rank == 0 else shared, answers))
+                ranks.append(
+                    _start(rank, {**shared, "LORA_XS_OUTCOME": str(answers)} if rank == 0 else shared, answers)
+                )
                 if last:
                     os.close(answers)  # with the first process gone, nobody holds it
                 with suppress(BrokenPipeError):

@@ -24,9 +24,7 @@ def print_plan(plan: Plan, choice: Choice, console: Console) -> None:
 
     console.print(state_table(plan))
     for entry in [entry for entry in plan.entries if entry.state in ("failed", "diverged")][:ERRORS]:
-        console.print(
-            f"  {entry.state}: {escape(str(entry.run.spec.folder))}: {escape(entry.error or 'no reason kept')}"
-        )
+        say(f"  {entry.state}: {escape(str(entry.run.spec.folder))}: {escape(entry.error or 'no reason kept')}")
     for signature, reason in list(choice.blocked.items())[:ERRORS]:
         say(f"  blocked: {signature} {reason}; see --retry")
     say(f"whole experiment   {_cost_line(plan.entries, whole=True)}")

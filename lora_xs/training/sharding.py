@@ -18,7 +18,7 @@ from lora_xs.processes import first
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, sharded ones gathered: whole in the first process, empty in the others, which all call this."""
-    return {name: _gathered(tensor) if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()}
+    return {name: _gathered(t) if isinstance(t, DTensor) else t for name, t in tensors.items()}
 
 
 def fill(tensor: Tensor, value: Tensor) -> None:
@@ -48,7 +48,7 @@ def unsharded(model: nn.Module) -> Iterator[None]:
             if parameter is None or not parameter.requires_grad or not isinstance(parameter, DTensor):
                 continue
             if id(parameter) not in made:
-                made[id(parameter)] = nn.Parameter(_gathered(parameter.detach()))
+                made[id(parameter)] = nn.Parameter(_gathered(parameter))
             swapped.append((module, name, parameter))
     try:
         if first():
@@ -61,5 +61,5 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 
 
 def _gathered(tensor: DTensor) -> Tensor:
-    full = tensor.full_tensor()
+    full = tensor.full_tensor().detach()
     return full.cpu() if first() else full.new_empty(0, device="cpu")

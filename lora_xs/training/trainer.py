@@ -28,8 +28,8 @@ from lora_xs.training.batches import BatchOrder
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.ledger import Ledger, pending_to_list
 from lora_xs.training.optimizer import build_optimizer, build_schedule
-from lora_xs.training.shares import IDLE, MicroBatches, ScoredRows, Spare, of_all
 from lora_xs.training.sharding import unsharded
+from lora_xs.training.shares import IDLE, MicroBatches, ScoredRows, Spare, of_all
 
 
 def micro_batch(rows: int, most: int) -> int:
@@ -158,7 +158,9 @@ class RunTrainer(Trainer):
         return DataLoader(rows, batch_sampler=batches, collate_fn=Spare(collate, rows), pin_memory=pin)
 
     def evaluation_loop(self, *arguments: Any, **named: Any) -> Any:
-        self.gather_function = lambda tensor: tensor  # each its own rows; they meet in `_of_all`, before they are scored
+        self.gather_function = lambda tensor: (
+            tensor
+        )  # each its own rows; they meet in `_of_all`, before they are scored
         return super().evaluation_loop(*arguments, **named)
 
     def _of_all(self, prediction: EvalPrediction) -> EvalPrediction:

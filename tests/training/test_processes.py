@@ -47,7 +47,8 @@ def still_overrides(still_model: Path, tiny_data: Path) -> list[str]:
     # 33 rows in steps of 16: the last of an epoch has one row, so one of two processes has none; 37 rows are scored
     return ["task=glue/cola", "model=minilm", f"model.path={still_model}", f"data.root={tiny_data}", "rank=4",
             "trainer.epochs=2", "trainer.batch_size=16", "trainer.learning_rate=1e-2",
-            "trainer.head_learning_rate=1e-2", "task.train_rows=33", "task.validation_rows=37", "trainer.log_steps=2"]  # fmt: skip
+            "trainer.head_learning_rate=1e-2", "task.train_rows=33", "task.validation_rows=37",
+            "trainer.log_steps=2"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_processes_that_cannot_be_one_run_are_refused(
     with pytest.raises(UserError, match="needs several processes"):
         run(spec_of(*still_overrides, results, "trainer.sharding=fsdp"))
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="trainer.processes=2, but this is one of 3"):
+    with pytest.raises(UserError, match=r"trainer\.processes=2, but this is one of 3"):
         run(spec_of(*still_overrides, results, "trainer=ddp2"))
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError, match="WORLD_SIZE=3 is set but LOCAL_RANK is not"):
@@ -245,7 +246,7 @@ def test_processes_that_cannot_be_one_run_are_refused(
         monkeypatch.setenv(name, "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match="trainer.sharding=fsdp needs GPUs"):
+    with pytest.raises(UserError, match=r"trainer\.sharding=fsdp needs GPUs"):
         run(spec_of(*still_overrides, results, "trainer=fsdp2"))
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
