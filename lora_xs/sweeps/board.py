@@ -57,23 +57,31 @@ class Board:
 
     def take(self) -> Runnable | None:
         """The next run that can start now; None where all that are left wait for others, or none is left."""
-        for signature, place in self._places.items():
-            if place.state != "waiting" or place.again > self.clock():
-                continue
-            record = _record_of(place.run.spec)
-            if record is not None:
-                self._end(signature, "already" if record.status == "finished" else "diverged", "recorded before")
-                continue
-            missing = self._missing(place.run)
-            if missing is None:
-                continue
-            if missing:
-                self._end(signature, "blocked", missing)
-                continue
-            place.state, place.began = "running", self.clock()
-            self._tell("started", place)
-            return place.run
+        ended = True
+        while ended:  # the end of one may be the beginning of those that need it
+            ended = False
+            for signature, place in self._places.items():
+                if place.state != "waiting" or place.again > self.clock():
+                    continue
+                if self._ended_already(signature, place):
+                    ended = True
+                elif self._missing(place.run) == "":
+                    place.state, place.began = "running", self.clock()
+                    self._tell("started", place)
+                    return place.run
         return None
+
+    def _ended_already(self, signature: str, place: _Place) -> bool:
+        """Whether a waiting run is at its end: it has a record, or never can start."""
+        record = _record_of(place.run.spec)
+        if record is not None:
+            self._end(signature, "already" if record.status == "finished" else "diverged", "recorded before")
+            return True
+        missing = self._missing(place.run)
+        if missing:
+            self._end(signature, "blocked", missing)
+            return True
+        return False
 
     def settle(self, run: Runnable, verdict: Verdict) -> None:
         """Say how a run that was taken ended. What its folder says wins: a worker may die after its last word."""
