@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from lora_xs.reporting.published import agrees
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config
 from lora_xs.sweeps.experiment import Experiment
 from lora_xs.sweeps.grid import PlannedRun, cells, experiment_names, load_experiment, unique
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PLACES = (REPOSITORY / "results" / "published", REPOSITORY.parent / "shared" / "paper")
-PUBLISHED = next((place for place in PLACES if place.is_dir()), None)
-with_published = pytest.mark.skipif(PUBLISHED is None, reason="needs the published tables, here or beside the house")
+PUBLISHED = REPOSITORY / "results" / "published"
 
 # cells of the table, seeds of a cell, runs that others start from
 COUNTS = {
@@ -85,20 +84,7 @@ def of_the_table(planned: list[PlannedRun]) -> list[PlannedRun]:
 
 
 def published_rows(experiment: Experiment) -> list[dict[str, str]]:
-    assert PUBLISHED is not None
     return [row for name in experiment.published for row in csv.DictReader((PUBLISHED / name).open(encoding="utf-8"))]
-
-
-def same(ours: str, theirs: str) -> bool:
-    """Equal as text, or as numbers: rates are written 1e-3 here and 0.001 there."""
-    try:
-        return float(ours) == float(theirs)
-    except ValueError:
-        return ours == theirs
-
-
-def agree(cell: Mapping[str, str], row: Mapping[str, str]) -> bool:
-    return all(key in row and same(value, row[key]) for key, value in cell.items())
 
 
 def test_every_run_of_every_experiment_is_valid_and_the_counts_are_the_tables(runs: Runs) -> None:
@@ -167,7 +153,6 @@ def test_open_fields_of_a_table_are_given_in_its_file(runs: Runs) -> None:
                 assert not silent, (name, run.cell, silent)
 
 
-@with_published
 def test_every_published_cell_has_its_runs_and_every_run_its_cell(
     experiments: Mapping[str, Experiment], runs: Runs
 ) -> None:
@@ -179,17 +164,16 @@ def test_every_published_cell_has_its_runs_and_every_run_its_cell(
         table = of_the_table(runs[name])
         assert experiment.aggregate is not None
         for row in rows:
-            missing = any(agree(left_out.cell, row) for left_out in experiment.not_built)
+            missing = any(agrees(left_out.cell, row) for left_out in experiment.not_built)
             if row.get("task") == "avg" or (name.startswith("figure01") and row["method"] == "full_ft"):
                 continue
-            behind = {run.spec.signature for run in table if agree(run.cell, row)}
+            behind = {run.spec.signature for run in table if agrees(run.cell, row)}
             assert len(behind) == (0 if missing else len(experiment.aggregate.seeds)), (name, row)
-        printed = [run for run in table if any(agree(run.cell, row) for row in rows)]
+        printed = [run for run in table if any(agrees(run.cell, row) for row in rows)]
         unprinted = {tuple(run.cell.items()) for run in table} - {tuple(run.cell.items()) for run in printed}
         assert len(unprinted) == (1 if name.startswith("table25") else 0), (name, unprinted)
 
 
-@with_published
 def test_runs_follow_the_published_hyper_parameters(experiments: Mapping[str, Experiment], runs: Runs) -> None:
     for hyper_parameters, name in (
         ("table07_glue_hparams", "table01_glue"),
@@ -197,7 +181,7 @@ def test_runs_follow_the_published_hyper_parameters(experiments: Mapping[str, Ex
     ):
         for row in published_rows(experiments[hyper_parameters]):
             place = {key: row[key] for key in ("task", "rank", "init") if key in row}
-            behind = [run.spec for run in of_the_table(runs[name]) if agree(place, {"method": "lora_xs", **run.cell})]
+            behind = [run.spec for run in of_the_table(runs[name]) if agrees(place, {"method": "lora_xs", **run.cell})]
             behind = [spec for spec in behind if spec.method.name == "lora_xs"]
             assert len(behind) == 5
             for spec in behind:
@@ -205,14 +189,13 @@ def test_runs_follow_the_published_hyper_parameters(experiments: Mapping[str, Ex
                 assert ours == (float(row["lr"]), float(row["classifier_lr"]), int(row["epochs"])), row
 
 
-@with_published
 def test_table_4_takes_the_cells_that_print_its_medians(experiments: Mapping[str, Experiment], runs: Runs) -> None:
     grids = {task: next(name for name in runs if name.startswith(table)) for table, task in FOUR_GRIDS.items()}
     at = {run.spec.signature: run.cell for grid in grids.values() for run in runs[grid]}
     for row in published_rows(experiments["table04_init_summary"]):
         rows = published_rows(experiments[grids[row["task"]]])
-        behind = [run for run in runs["table04_init_summary"] if agree(run.cell, row)]
+        behind = [run for run in runs["table04_init_summary"] if agrees(run.cell, row)]
         assert len(behind) == 5
         for run in behind:
-            medians = [other["median"] for other in rows if agree(at[run.spec.signature], other)]
+            medians = [other["median"] for other in rows if agrees(at[run.spec.signature], other)]
             assert [float(median) for median in medians] == [float(row["median"])], row
