@@ -1,0 +1,212 @@
+"""The one data model of tables, figures and claims: a cell of an experiment, ours beside what is published."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lora_xs.records import Record
+from lora_xs.reporting.noise import Status, Tolerance, spread_of, tolerance, verdict
+from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
+from lora_xs.reporting.readings import metric_of, reading, scored_rows, tests_of
+from lora_xs.sweeps.experiment import Aggregate, Experiment
+
+START = "start"
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A planned run as a cell sees it. cell: its coordinates in the experiment's grid."""
+
+    signature: str
+    seed: int
+    cell: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One run's number, in points, nats, seconds or percent."""
+
+    signature: str
+    seed: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    place: its coordinates. ours: the statistic of `readings` (None: there are none); spread: their sample standard
+    deviation; planned: how many runs the cell should have; diverged: signatures of those that ended so. parameters:
+    trained without the head, by the records. published: what is printed, None where nothing is.
+    """
+
+    place: Mapping[str, str]
+    published: PublishedCell | None
+    readings: tuple[Reading, ...] = ()
+    planned: int = 0
+    diverged: tuple[str, ...] = ()
+    statistic: str = "median"
+    metric: str = ""
+    rows: int | None = None
+    parameters: int | None = None
+    reason: str | None = None  # why no run is behind it
+    signatures: tuple[str, ...] = field(default=())
+
+    @property
+    def n(self) -> int:
+        """Runs behind `ours`."""
+        return len(self.readings)
+
+    @property
+    def ours(self) -> float | None:
+        """The aggregate of the readings."""
+        values = [reading.value for reading in self.readings]
+        return aggregate(values, self.statistic) if values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over seeds; None below two."""
+        return spread_of([reading.value for reading in self.readings])
+
+    @property
+    def difference(self) -> float | None:
+        """Ours − published, in the cell's unit."""
+        if self.ours is None or self.published is None:
+            return None
+        return self.ours - self.published.value
+
+    @property
+    def allowed(self) -> Tolerance | None:
+        """What chance allows between the two; None where there are no two, or they are not scores."""
+        if self.ours is None or self.published is None or "quantity" in self.place or self.metric == "training":
+            return None
+        return tolerance(
+            self.place.get("task", ""), self.ours, self.spread, self.n, self.rows, self.published.value,
+            self.published.std, max(1, self.planned), self.statistic,
+        )  # fmt: skip
+
+    @property
+    def status(self) -> Status:
+        """What to think of it; `partial` while runs are missing."""
+        if self.reason is not None:
+            return "not built"
+        if not self.readings:
+            return "diverged" if self.diverged else "not run"
+        if self.n + len(self.diverged) < self.planned:
+            return "partial"
+        allowed, difference = self.allowed, self.difference
+        return "ours alone" if allowed is None or difference is None else verdict(difference, allowed)
+
+
+def aggregate(values: Sequence[float], statistic: str) -> float:
+    """The median or the mean."""
+    return statistics.median(values) if statistic == "median" else statistics.fmean(values)
+
+
+def build_cells(
+    experiment: Experiment,
+    runs: Iterable[Behind],
+    records: Mapping[str, Record],
+    *,
+    statistic: str | None = None,
+    of: str | None = None,
+) -> list[Cell]:
+    """Every cell of `experiment`: those published, in print's order, then those that only we have.
+
+    runs: what is planned. records: finished and diverged ones by signature. statistic, of: other than the paper's.
+    """
+    planned = [run for run in runs if run.cell.get("role") != START]
+    how = experiment.aggregate or Aggregate("median", "best", ())
+    statistic, of = statistic or how.statistic, of or how.of
+    printed = [cell for name in experiment.published for cell in read_published(name)]
+    cells = [_cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment) for p in printed]
+    own: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    for run in planned:
+        if not any(agrees(run.cell, p.place) for p in printed):
+            for place in _places(run, records):
+                own.setdefault(tuple(sorted(place.items())), place)
+    cells += [_cell(place, None, _behind(place, planned), records, statistic, of, experiment) for place in own.values()]
+    return _with_averages(cells)
+
+
+def _places(run: Behind, records: Mapping[str, Record]) -> list[Mapping[str, str]]:
+    """A run's cell, or one for each test it answered."""
+    record = records.get(run.signature)
+    tests = tests_of(record) if record is not None else []
+    return [{**run.cell, "task": test} for test in tests] if tests and "task" not in run.cell else [run.cell]
+
+
+def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]:
+    """The planned runs whose coordinates are all among the place's, each signature once."""
+    found: dict[str, Behind] = {}
+    for run in planned:
+        if agrees(run.cell, place):
+            found.setdefault(run.signature, run)
+    return list(found.values())
+
+
+def _cell(
+    place: Mapping[str, str], published: PublishedCell | None, behind: Sequence[Behind],
+    records: Mapping[str, Record], statistic: str, of: str, experiment: Experiment,
+) -> Cell:  # fmt: skip
+    readings: list[Reading] = []
+    diverged: list[str] = []
+    metric, rows, parameters = "", None, None
+    for run in behind:
+        record = records.get(run.signature)
+        if record is None:
+            continue
+        if record.status == "diverged":
+            diverged.append(run.signature)
+            continue
+        value = reading(record, place, of)
+        if value is None:
+            continue
+        readings.append(Reading(run.signature, run.seed, value))
+        metric = "training" if of == "seconds" else metric_of(record, place)
+        rows = scored_rows(record, place)
+        parameters = record.train.get("parameters", {}).get("adapter")
+    reasons = [left.reason for left in experiment.not_built if agrees(left.cell, place)]
+    reason = reasons[0] if reasons else experiment.reason if not behind else None
+    return Cell(
+        place=place, published=published, readings=tuple(readings), planned=len(behind), diverged=tuple(diverged),
+        statistic=statistic, metric=metric, rows=rows, parameters=parameters, reason=reason,
+        signatures=tuple(run.signature for run in behind),
+    )  # fmt: skip
+
+
+def _with_averages(cells: list[Cell]) -> list[Cell]:
+    """Averages over tasks, of runs that each have one task, are the averages of the cells beside them."""
+    beside: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    for cell in cells:
+        beside.setdefault(_row(cell.place), []).append(cell)
+    return [_average(cell, beside[_row(cell.place)]) if _is_open_average(cell) else cell for cell in cells]
+
+
+def _is_open_average(cell: Cell) -> bool:
+    return cell.place.get("task") == AVERAGE and not cell.readings and cell.reason is None
+
+
+def _row(place: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, value) for key, value in place.items() if key != "task"))
+
+
+def _average(cell: Cell, row: Sequence[Cell]) -> Cell:
+    """The average cell of a row: one reading, where every other cell of the row is complete."""
+    others = [other for other in row if other.place.get("task") != AVERAGE]
+    signatures = tuple(signature for other in others for signature in other.signatures)
+    complete = bool(others) and all(other.ours is not None and other.n == other.planned for other in others)
+    values = [other.ours for other in others if other.ours is not None]
+    readings = (Reading("average of the row", 0, statistics.fmean(values)),) if complete else ()
+    parameters = next((other.parameters for other in others if other.parameters is not None), None)
+    return Cell(
+        place=cell.place, published=cell.published, readings=readings, planned=1, statistic="mean",
+        metric="average", parameters=parameters, signatures=signatures, reason=_shared_reason(others),
+    )  # fmt: skip
+
+
+def _shared_reason(cells: Sequence[Cell]) -> str | None:
+    reasons = {cell.reason for cell in cells}
+    return reasons.pop() if len(reasons) == 1 else None
