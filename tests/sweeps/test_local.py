@@ -26,7 +26,7 @@ from lora_xs.sweeps.outcome import Event
 from lora_xs.sweeps.verdict import Verdict
 
 SHORT = ["trainer.max_steps=2"]
-LONG = ["trainer.epochs=15", "trainer.checkpoint_seconds=0.2", "evaluation=end"]
+LONG = ["trainer.epochs=10", "trainer.checkpoint_seconds=0.2", "evaluation=end"]
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_worker_that_always_dies_costs_its_run_one_retry_not_the_sweep(tiny_ru
 def test_workers_that_cannot_start_end_the_launch_with_their_last_words(tiny_run, monkeypatch) -> None:
     def start(threads, gpu, keep):
         words = [sys.executable, "-c", "raise SystemExit('no torch here')"]
-        errors = tempfile.TemporaryFile()
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - `Worker.end` closes it
         return crew.Worker(subprocess.Popen(words, stdin=-1, stdout=-1, stderr=errors), errors)
 
     monkeypatch.setattr("lora_xs.sweeps.local.start_worker", start)
@@ -168,6 +168,7 @@ def test_no_workers_is_a_mistake(tiny_run) -> None:
         launch_local([Line(tiny_run())], workers=0)
 
 
+@pytest.mark.heavy
 def test_a_real_worker_has_its_threads_and_gpu_and_answers_through_the_noise(tiny_run, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     spec = tiny_run(*SHORT)
