@@ -265,7 +265,6 @@ def test_kills_at_random_moments_change_nothing(tiny_run, tmp_path: Path, notes:
     until(lambda: not living(notes))
     for spec in specs:
         assert times_trained(spec.folder) == 1
-        assert not list(spec.folder.rglob("checkpoints")) and not (spec.folder / "lease.json").exists()
         assert json.loads((spec.folder / "record.json").read_text())["run"]["signature"] == spec.signature
     for spec in specs[:3]:
         same_as_alone(spec, tmp_path)
