@@ -89,7 +89,8 @@ def test_a_killed_launcher_leaves_workers_that_stop_and_a_sweep_that_goes_on(tin
 
 
 def test_two_launchers_on_one_experiment_train_each_run_once(tiny_run, tmp_path: Path, notes: Path) -> None:
-    specs = [tiny_run(*SHORT, f"seed={seed}") for seed in range(4)]
+    first = tiny_run(*SHORT)
+    specs = [first.replace(seed=seed) for seed in range(4)]
     other = fork_launcher(lambda: launch_local([Line(spec) for spec in specs], workers=1).complete or 1 / 0)
     outcome = launch_local([Line(spec) for spec in reversed(specs)], workers=1)
     assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 0
@@ -97,6 +98,7 @@ def test_two_launchers_on_one_experiment_train_each_run_once(tiny_run, tmp_path:
     assert [times_trained(spec.folder) for spec in specs] == [1] * 4
 
 
+@pytest.mark.heavy
 def test_half_a_record_is_not_believed(tiny_run, tmp_path: Path, notes: Path) -> None:
     spec, content = tiny_run(*SHORT), b'{"status": "finished", "run": {"signa'
     spec.folder.mkdir(parents=True)
@@ -240,7 +242,8 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(tiny_run, tmp_path: Path,
 @pytest.mark.heavy
 def test_kills_at_random_moments_change_nothing(tiny_run, tmp_path: Path, notes: Path) -> None:
     """A small one of benchmarks/stress.py: six kills of workers and launchers over ten runs."""
-    specs = [tiny_run(*SHORT, "trainer.max_steps=8", f"seed={seed}") for seed in range(10)]
+    first = tiny_run(*SHORT, "trainer.max_steps=8")
+    specs = [first.replace(seed=seed) for seed in range(10)]
     lines, chance = [Line(spec) for spec in specs], random.Random(0)
     kills = {"worker": 0, "launcher": 0}
     seen: dict[Path, tuple[int, int]] = {}

@@ -93,7 +93,8 @@ def test_a_worker_that_always_dies_costs_its_run_one_retry_not_the_sweep(tiny_ru
         return usual(self, spec, **rest)
 
     monkeypatch.setattr(warm.Warm, "run", deadly)
-    specs = [tiny_run(*SHORT, f"seed={seed}") for seed in range(3)]
+    first = tiny_run(*SHORT)
+    specs = [first.replace(seed=seed) for seed in range(3)]
     outcome = launch_local([Line(spec) for spec in specs], workers=2)
     assert outcome.finished == 2 and outcome.retried == 1
     (why,) = outcome.failed.values()
@@ -113,7 +114,8 @@ def test_workers_that_cannot_start_end_the_launch_with_their_last_words(tiny_run
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)])
 def test_a_stopped_launch_leaves_checkpoints_and_the_next_one_goes_on(tiny_run, tmp_path, forks, how) -> None:
-    specs = [tiny_run(*LONG, f"seed={seed}") for seed in range(3)]
+    first = tiny_run(*LONG)
+    specs = [first.replace(seed=seed) for seed in range(3)]
     checkpoints = [spec.folder / "checkpoints" for spec in specs[:2]]
 
     def stop_in_the_middle() -> None:
