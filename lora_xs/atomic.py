@@ -10,10 +10,22 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_guard: ContextVar[Callable[[], None]] = ContextVar("_guard", default=lambda: None)
+
+
+@contextlib.contextmanager
+def guarded(check: Callable[[], None]) -> Iterator[None]:
+    """While the block lasts, `check` comes before anything is put in place; what it raises leaves all as it was."""
+    former = _guard.set(check)
+    try:
+        yield
+    finally:
+        _guard.reset(former)
 
 
 def replace_file(target: Path, write: Callable[[Path], object]) -> None:
@@ -28,6 +40,7 @@ def replace_file(target: Path, write: Callable[[Path], object]) -> None:
     try:
         write(partial)
         _sync(partial)
+        _guard.get()()
         os.replace(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -69,6 +82,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
+        _guard.get()()
         _swap_in(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

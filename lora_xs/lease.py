@@ -1,7 +1,8 @@
 """One process a run: a lease file with a heartbeat. A live holder keeps others out; a dead one is taken over.
 
 Age is measured by the file system's own clock (the lease's time against that of a file touched now), so that machines
-whose clocks disagree, or a clock that jumps, do not matter.
+whose clocks disagree do not matter. Since that clock may jump too, a holder that looks dead is watched before it counts
+as dead: one that lives gives a sign of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -25,8 +27,8 @@ class RunBusy(RuntimeError):
 class Lease:
     """Context manager that holds `folder/lease.json`. Raises RunBusy on entry when a live process holds it.
 
-    heartbeat: seconds between two signs of life. stale: seconds without one after which a holder counts as dead;
-    a holder on this machine whose process is gone counts as dead at once.
+    heartbeat: seconds between two signs of life. stale: seconds without one after which a holder looks dead; it is
+    then watched for two heartbeats. A holder on this machine whose process is gone counts as dead at once.
     """
 
     def __init__(self, folder: Path, heartbeat: float = 10.0, stale: float = 60.0) -> None:
@@ -92,10 +94,10 @@ class Lease:
             return
         here = holder.get("host") == self.identity["host"]
         gone = here and _born(int(str(holder.get("pid", 0)))) != holder.get("born")
-        if not gone and age < self.stale:
+        if not gone and (abs(age) < self.stale or self._shows_life()):
             raise RunBusy(
                 f"{self.path.parent} is being trained by process {holder.get('pid')} on {holder.get('host')} "
-                f"(sign of life {age:.0f} s ago); wait for it or stop it"
+                f"(sign of life {max(0.0, age):.0f} s ago); wait for it or stop it"
             )
         retired = self.path.with_name(f".{LEASE}.dead.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
@@ -106,15 +108,34 @@ class Lease:
             retired.unlink()
 
     def _age(self) -> float | None:
-        """Seconds since the holder's last sign of life; None when the lease has gone."""
+        """Seconds since the holder's last sign of life, below 0 where the clock was put back; None without a lease."""
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{LEASE}.now.")
         os.close(handle)
         try:
-            return max(0.0, os.stat(name).st_mtime - self.path.stat().st_mtime)
+            return os.stat(name).st_mtime - self.path.stat().st_mtime
         except FileNotFoundError:
             return None
         finally:
             os.unlink(name)
+
+    def _shows_life(self) -> bool:
+        """Watch the lease for two heartbeats: whether a sign of life comes, or somebody else's lease."""
+        before, until = self._sign(), time.monotonic() + 2 * self.heartbeat
+        while time.monotonic() < until:
+            time.sleep(self.heartbeat / 20)
+            now = self._sign()
+            if now != before:
+                return now is not None
+        return False
+
+    def _sign(self) -> tuple[int, int] | None:
+        """What changes with a sign of life; None without a lease."""
+        try:
+            with open(self.path, "rb") as opened:  # a network file system asks its server when a file is opened
+                facts = os.fstat(opened.fileno())
+        except OSError:
+            return None
+        return facts.st_mtime_ns, facts.st_ino
 
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat):
@@ -157,4 +178,4 @@ def live_holder(folder: Path, now: float, stale: float = 60.0) -> dict[str, obje
     holder = _read(folder / LEASE)
     if holder.get("host") == socket.gethostname() and _born(int(str(holder.get("pid", 0)))) != holder.get("born"):
         return None
-    return holder if age < stale else None
+    return holder if abs(age) < stale else None

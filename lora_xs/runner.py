@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_xs.atomic import out_of_space, write_json
+from lora_xs.atomic import guarded, out_of_space, write_json
 from lora_xs.environment import describe_environment, peak_memory_mib
 from lora_xs.ingredients import Ingredients
 from lora_xs.lease import Lease, RunBusy
@@ -54,10 +54,12 @@ def run(spec: RunSpec, *, force: bool = False, command: str = "", ingredients: I
 
 @contextmanager
 def _held(folder: Path) -> Iterator[Lease | None]:
-    """The run's lease; of several processes the first holds it for all, and it alone has it here."""
+    """The run's lease, without which nothing is put in place; of several processes the first alone has it here."""
     with ExitStack() as stack:
         leases: list[Lease] = []
         told(lambda: leases.append(stack.enter_context(Lease(folder))))
+        for lease in leases:
+            stack.enter_context(guarded(lease.check))
         yield leases[0] if leases else None
 
 
@@ -118,6 +120,8 @@ class _Attempt:
                 self._write("cancelled", {"what": str(stopped) or "interrupted"})
             raise
         except Exception as failure:
+            if self.lease is not None:
+                self.lease.check()  # in a folder that is another's now, or gone, any error may come of that
             log.exception("failed")
             full = out_of_space(failure)  # not the run's fault: it goes on where it stands
             if first():

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -39,15 +40,34 @@ def test_a_holder_on_another_machine_counts_until_its_heartbeat_is_old(tmp_path:
     with pytest.raises(RunBusy, match="on elsewhere"):
         Lease(tmp_path).__enter__()
     os.utime(path, (time.time() - 61, time.time() - 61))
-    with Lease(tmp_path) as lease:
+    with Lease(tmp_path, heartbeat=0.05) as lease:
         assert lease.held()
 
 
-def test_a_clock_that_jumped_ahead_does_not_kill_a_living_holder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_a_clock_that_jumps_neither_ends_a_living_holder_nor_keeps_a_dead_one(tmp_path: Path, jump: int) -> None:
+    """The lease of a holder elsewhere looks an hour old, or an hour ahead, until its next sign of life."""
     path = foreign(tmp_path)
-    os.utime(path, (time.time() + 3600, time.time() + 3600))
-    with pytest.raises(RunBusy):
-        Lease(tmp_path).__enter__()
+    before = time.time() - jump
+    os.utime(path, (before, before))
+    beat = threading.Timer(0.3, os.utime, [path])
+    beat.start()
+    with pytest.raises(RunBusy, match="on elsewhere"):
+        Lease(tmp_path, heartbeat=2.0).__enter__()
+    beat.join()
+    os.utime(path, (before, before))
+    with Lease(tmp_path, heartbeat=0.1) as lease:
+        assert lease.held()
+
+
+def test_a_holder_that_leaves_while_it_is_watched_makes_room(tmp_path: Path) -> None:
+    path = foreign(tmp_path)
+    os.utime(path, (0, 0))
+    leave = threading.Timer(0.2, path.unlink)
+    leave.start()
+    with Lease(tmp_path, heartbeat=5.0) as lease:
+        assert lease.held()
+    leave.join()
 
 
 def test_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:

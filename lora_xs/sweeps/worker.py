@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             if options.manifest is None:
                 return _serve(keep, stop)
-            runs = with_needs(read_manifest(options.manifest), *parse_slice(options.slice))
+            index, count = parse_slice(options.slice)
+            runs = with_needs(read_manifest(options.manifest), index, count)
             return _work_through(runs, keep, stop, f"{options.manifest.name} {options.slice}")
         except UserError as mistake:  # of the manifest or the slice
             print(f"error: {mistake}", file=sys.stderr)

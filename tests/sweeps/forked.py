@@ -81,9 +81,10 @@ class Fork:
 
 def fork_workers(patch: pytest.MonkeyPatch, notes: Path | None = None) -> None:
     """Let `launch_local` fork its workers; with `notes`, each leaves a file there that is named by its process id."""
+    worker.warm_up()  # once, not in every worker
 
     def start(threads: int, gpu: str | None, keep: int) -> Worker:
-        errors = tempfile.TemporaryFile()
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - `Worker.end` closes it
         fork = Fork(lambda: worker.main(["--warm-gb", "1"]), errors.fileno())
         if notes is not None:
             notes.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,8 @@ def record(run: Line, status: str = "finished") -> None:
 @pytest.fixture
 def lines(tiny_run) -> list[Line]:
     """Three runs, the second of which needs the third."""
-    one, two, three = (tiny_run(f"seed={seed}") for seed in range(3))
+    first = tiny_run()
+    one, two, three = (first.replace(seed=seed) for seed in range(3))
     return [Line(one), Line(two, (three.signature,)), Line(three)]
 
 

@@ -1,0 +1,118 @@
+"""What does a warm worker save? Eight short runs in one worker against eight processes of `train.py`.
+
+    python benchmarks/warm.py                    # a tiny model of the script's own
+    python benchmarks/warm.py --model minilm     # MiniLM from its package, on task=reviews
+
+Prints Markdown tables. The two sides alternate, after one unmeasured process that fills the store of factors; a ratio
+is the median over the pairs, with the smallest and largest beside it. Seconds are those of whole processes, imports
+and all; "beyond its training" is what a run took less the seconds that its record says it trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tiny_world import build, composed
+
+from lora_xs.records import read_record
+from lora_xs.spec import RunSpec
+from lora_xs.sweeps.manifest import Line, write_manifest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MINILM = ["task=reviews", "task.train_rows=256", "task.validation_rows=128", "task.max_length=64"]
+
+
+class Side:
+    """One way to run them. total: seconds of all. beyond: of each further run, seconds that were not training."""
+
+    def __init__(self) -> None:
+        self.total: list[float] = []
+        self.beyond: list[float] = []
+
+    def count(self, specs: Sequence[RunSpec], began: float, ends: Sequence[float]) -> None:
+        """Take in one round: when it began, and when each run ended."""
+        self.total.append(ends[-1] - began)
+        for spec, before, end in zip(specs[1:], ends, ends[1:], strict=False):
+            record = read_record(spec.folder)
+            if record is None or record.status != "finished":
+                raise SystemExit(f"{spec.folder}: did not finish; see log.txt there")
+            self.beyond.append(end - before - record.train["train_seconds"])
+
+
+def apart(specs: Sequence[RunSpec], overrides: Sequence[str], environment: dict[str, str], side: Side) -> None:
+    """Each run in a process of its own, one after another."""
+    began, ends = time.perf_counter(), []
+    for spec in specs:
+        words = [sys.executable, "train.py", *overrides, f"seed={spec.seed}", f"results={spec.results}"]
+        done = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr}")
+        ends.append(time.perf_counter())
+    side.count(specs, began, ends)
+
+
+def packed(specs: Sequence[RunSpec], manifest: Path, environment: dict[str, str], side: Side) -> None:
+    """All runs in one warm worker."""
+    write_manifest(manifest, [Line(spec) for spec in specs])
+    words = [sys.executable, "-m", "lora_xs.sweeps.worker", "--manifest", str(manifest)]
+    began, ends = time.perf_counter(), []
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, cwd=REPOSITORY, env=environment, text=True, **pipes) as worker:
+        assert worker.stdout is not None
+        ends = [time.perf_counter() for line in worker.stdout if line.startswith("finished ")]
+    if worker.returncode:
+        raise SystemExit(f"the worker ended with {worker.returncode}; its runs are below {specs[0].results}")
+    ends[-1] = time.perf_counter()  # until the process is gone
+    side.count(specs, began, ends)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description="Short runs in a warm worker against a process each.")
+    parser.add_argument("--model", choices=("tiny", "minilm"), default="tiny")
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="optimiser steps of a run")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    if options.runs < 2 or options.rounds < 1:
+        parser.error("--runs must be at least 2 and --rounds at least 1")
+    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads), HF_HUB_OFFLINE="1")
+    sides = {"apart": Side(), "packed": Side()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        environment["LORA_XS_CACHE"] = str(folder / "cache")
+        world = MINILM if options.model == "minilm" else build(folder)
+        overrides = [*world, f"trainer.max_steps={options.steps}", f"launcher.threads={options.threads}"]
+        first = composed([*overrides, "seed=0"])
+
+        def runs(place: str) -> list[RunSpec]:
+            return [first.replace(seed=seed, results=str(folder / place)) for seed in range(options.runs)]
+
+        apart(runs("unmeasured")[:1], overrides, environment, Side())
+        for number in range(options.rounds):
+            apart(runs(f"apart{number}"), overrides, environment, sides["apart"])
+            packed(runs(f"packed{number}"), folder / f"{number}.jsonl", environment, sides["packed"])
+    said = f"{options.model}, {options.runs} runs of {options.steps} steps, {options.rounds} rounds"
+    print(f"{said}; threads: {options.threads}\n")
+    print("| | a process each, s | one warm worker, s | ratio (least–most) |\n| --- | --- | --- | --- |")
+    for title, of in (("all runs", "total"), ("a further run, beyond its training", "beyond")):
+        one, other = (getattr(sides[side], of) for side in ("apart", "packed"))
+        ratios = sorted(b / a for a, b in zip(one, other, strict=True))
+        spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})"
+        print(f"| {title} | {statistics.median(one):.2f} | {statistics.median(other):.2f} | {spread} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
