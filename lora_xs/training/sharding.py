@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lora_xs.processes import first
+
+
+def layers_to_shard(model: Any) -> list[str]:
+    """Names of the classes of layers that are gathered one at a time: the library's, without one that holds the input
+    embedding, which accelerate shards apart; sharding a module after its parent fails."""
+    embedding = model.get_input_embeddings()
+    holds = {type(module).__name__ for module in model.modules() if embedding in module.modules()}
+    present = {type(module).__name__ for module in model.modules()}
+    return [name for name in model._no_split_modules or () if name in present - holds]
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,6 +54,9 @@ def unsharded(model: nn.Module) -> Iterator[None]:
     """
     swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
     made: dict[int, nn.Parameter] = {}  # a tied parameter stays tied
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # what an evaluation has left gathered, the first `state_dict` would shard again
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is None or not parameter.requires_grad or not isinstance(parameter, DTensor):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from lora_xs.training.batches import BatchOrder
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.ledger import Ledger, pending_to_list
 from lora_xs.training.optimizer import build_optimizer, build_schedule
-from lora_xs.training.sharding import unsharded
+from lora_xs.training.sharding import layers_to_shard, unsharded
 from lora_xs.training.shares import IDLE, MicroBatches, ScoredRows, Spare, of_all
 
 
@@ -51,10 +51,12 @@ def most_rows(spec: RunSpec) -> int:
     return spec.trainer.batch_size if torch.cuda.is_available() else 8
 
 
-def training_arguments(spec: RunSpec, folder: Path, validates: bool = True) -> TrainingArguments:
+def training_arguments(
+    spec: RunSpec, folder: Path, validates: bool = True, layers: Sequence[str] = ()
+) -> TrainingArguments:
     """What of the spec the Trainer itself must know; optimiser, schedule, logging and saving are ours.
 
-    validates: whether there are validation rows.
+    validates: whether there are validation rows. layers: see `layers_to_shard`.
     """
     trainer = spec.trainer
     _, world = place()
@@ -93,7 +95,12 @@ def training_arguments(spec: RunSpec, folder: Path, validates: bool = True) -> T
         ddp_find_unused_parameters=False,
         ddp_timeout=int(TIMEOUT.total_seconds()),
         fsdp=trainer.sharding == "fsdp",
-        fsdp_config={"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True}
+        fsdp_config={
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "transformer_layer_cls_to_wrap": list(layers),
+            "reshard_after_forward": True,
+        }
         if trainer.sharding == "fsdp"
         else None,
     )
@@ -128,7 +135,7 @@ class RunTrainer(Trainer):
         validates = arguments.get("eval_dataset") is not None
         score = arguments.pop("compute_metrics")
         super().__init__(
-            args=training_arguments(spec, folder, validates),
+            args=training_arguments(spec, folder, validates, layers_to_shard(arguments["model"])),
             compute_metrics=lambda prediction: score(self._of_all(prediction)),
             **arguments,
         )
