@@ -169,6 +169,7 @@ def _meet(trainer: TrainerSpec, count: int) -> Any:
 
     gpus = torch.cuda.device_count()
     _check_machine(trainer, count, gpus)
+    os.environ.pop("ACCELERATE_USE_FSDP", None)  # what a sharded run before left would shard this one, unasked
     if _met is not None:
         return _met
     PartialState(cpu=not gpus, timeout=TIMEOUT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
@@ -104,6 +105,9 @@ def training_arguments(
         if trainer.sharding == "fsdp"
         else None,
     )
+    if arguments.fsdp_plugin_args is not None:
+        # accelerate would round weights and summed gradients to bf16; one process rounds what it multiplies alone
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
     return one_device(arguments)
 
 
@@ -195,6 +199,12 @@ class RunTrainer(Trainer):
         if self.args.world_size != ranks or (ranks > 1 and not isinstance(model, DistributedDataParallel | FSDPModule)):
             raise RuntimeError(f"{ranks} processes were started, but the Trainer trains each alone")
         return prepared
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
+        """bf16 of a sharded model: accelerate puts its autocast around the forward pass of any other."""
+        if self.is_fsdp_enabled and self.args.bf16:
+            return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=cache_enabled)
+        return super().autocast_smart_context_manager(cache_enabled)
 
     def save_adapter(self, folder: Path) -> int:
         """`lora_xs.adapters.files.save_adapter`, by the first process alone; all call this."""

@@ -2,13 +2,14 @@
 
 accelerate takes its FSDP2 path on GPUs alone. Here it is told that these processes are such a place: from there on the
 code is its own, torch's `fully_shard` on a mesh of CPUs, and this project's. A spec may come with `kill_at`, the step
-after which all processes stop as a stop request would not let them: without another word.
+after which all processes drop the run without another word, and `keep`, where a copy of its folder is then put.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,21 +50,24 @@ def shard_on_cpus() -> None:
 
 
 def watch() -> dict[str, Any]:
-    """What the run at hand is seen to do: how many of its parameters were shards at its last step, and where it is to
-    be killed."""
-    seen: dict[str, Any] = {"kill_at": None}
-    usual = milestones.Milestones.on_step_end
+    """What the run at hand is seen to do: how many of its parameters were shards at its last step, the gradient's norm
+    at each, and where it is to be killed."""
+    seen: dict[str, Any] = {}
+    step, clip = milestones.Milestones.on_step_end, RunTrainer._clip_grad_norm
 
     def on_step_end(callback: Any, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        control = usual(callback, args, state, control, **rest)
-        trainer: RunTrainer = callback.trainer
-        parameters = list(trainer.model_wrapped.parameters())
+        parameters = list(callback.trainer.model_wrapped.parameters())
         seen["sharded"] = sum(isinstance(p, DTensor) for p in parameters), len(parameters)
         if state.global_step == seen["kill_at"]:
             raise Killed
-        return control
+        return step(callback, args, state, control, **rest)
 
-    milestones.Milestones.on_step_end = on_step_end
+    def clip_grad_norm(trainer: RunTrainer, model: Any) -> Any:
+        norm = clip(trainer, model)
+        seen["norms"].append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+        return norm
+
+    milestones.Milestones.on_step_end, RunTrainer._clip_grad_norm = on_step_end, clip_grad_norm
     return seen
 
 
@@ -72,10 +76,14 @@ if __name__ == "__main__":
     seen = watch()
     told = []
     for planned in json.loads(Path(sys.argv[1]).read_text()):
-        seen["kill_at"] = planned.pop("kill_at", None)
+        keep = planned.pop("keep", None)
+        seen |= {"kill_at": planned.pop("kill_at", None), "norms": []}
+        spec = RunSpec.from_json(planned)
         try:
-            said = outcome(run(RunSpec.from_json(planned), command="torchrun"))
+            said = outcome(run(spec, command="torchrun"))
         except Killed:
             said = {"status": "killed"}
-        told.append({**said, "sharded": seen["sharded"]})
+        if keep and os.environ["RANK"] == "0":
+            shutil.copytree(spec.folder, keep)
+        told.append({**said, "sharded": seen["sharded"], "norms": seen["norms"]})
     Path(f"{sys.argv[1]}.{os.environ['RANK']}").write_text(json.dumps(told))
