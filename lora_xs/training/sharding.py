@@ -1,7 +1,8 @@
 """What a checkpoint or an adapter needs of a model that FSDP2 has sharded: its trained tensors whole, and back again.
 
 A sharded parameter is a DTensor. Only trained tensors are ever gathered, one at a time, and only the first process
-keeps them (on the CPU); the frozen base stays where it is. Tested with `fully_shard` on CPUs; not run here: GPUs.
+keeps them (on the CPU); the frozen base stays where it is, and factors that are buffers are whole everywhere. Tested on
+two CPU processes, through accelerate's own FSDP2 path; not run here: GPUs, `trainer.compile` of a sharded model.
 """
 
 from __future__ import annotations

@@ -137,9 +137,10 @@ class RunTrainer(Trainer):
         self._step_loss: Tensor | None = None
         self._clock = time.perf_counter()
         validates = arguments.get("eval_dataset") is not None
+        layers = layers_to_shard(arguments["model"]) if spec.trainer.sharding == "fsdp" else ()
         score = arguments.pop("compute_metrics")
         super().__init__(
-            args=training_arguments(spec, folder, validates, layers_to_shard(arguments["model"])),
+            args=training_arguments(spec, folder, validates, layers),
             compute_metrics=lambda prediction: score(self._of_all(prediction)),
             **arguments,
         )
@@ -201,16 +202,25 @@ class RunTrainer(Trainer):
         return prepared
 
     def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
-        """bf16 of a sharded model: accelerate puts its autocast around the forward pass of any other."""
+        """bf16 of a sharded model: accelerate puts its autocast around the forward pass of any other.
+
+        The bf16 copies of fp32 weights then live until the backward pass, as in one process; gradient checkpointing
+        spares them.
+        """
         if self.is_fsdp_enabled and self.args.bf16:
             return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=cache_enabled)
         return super().autocast_smart_context_manager(cache_enabled)
 
     def save_adapter(self, folder: Path) -> int:
         """`lora_xs.adapters.files.save_adapter`, by the first process alone; all call this."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._bare(self.model)
         with unsharded(model):
             return told(lambda: save_adapter(model, folder, self.spec.model.head))
+
+    def _bare(self, model: nn.Module) -> nn.Module:
+        """The model under the names it had before it was wrapped or compiled."""
+        bare: nn.Module = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        return bare
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -276,7 +286,7 @@ class RunTrainer(Trainer):
         checkpoints.save_checkpoint(
             Path(self.args.output_dir),
             self.state.global_step,
-            self.accelerator.unwrap_model(model),
+            self._bare(model),
             self.optimizer,
             self.lr_scheduler,
             self.accelerator.scaler,
@@ -286,7 +296,7 @@ class RunTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        checkpoints.load_weights(folder, model or self.model)
+        checkpoints.load_weights(folder, self._bare(model or self.model))
         self.ledger = Ledger(**checkpoints.read_extra(folder)["ledger"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

@@ -21,6 +21,7 @@ from lora_xs.preparation import rebuilt
 from lora_xs.records import read_record
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
+from lora_xs.spec.rules import check
 from lora_xs.training import milestones
 from lora_xs.training.preemption import StopRequest
 from lora_xs.training.trainer import RunTrainer
@@ -175,12 +176,13 @@ def test_a_run_goes_on_from_a_checkpoint_whether_it_was_sharded_or_will_be(
 
 def test_what_cannot_be_sharded_is_refused(still_overrides: list[str]) -> None:
     spec = spec_of(*still_overrides, "method=lora_sb", "trainer=ddp2")
-    nf4, int8 = (dataclasses.replace(spec.model, quantization=bits) for bits in ("nf4", "int8"))
-    assert spec.replace(model=nf4).trainer.processes == 2  # the whole model in each process may be quantised
-    with pytest.raises(UserError, match=r"trainer\.precision=fp16; use quantization=none and fp32 or bf16"):
-        changed(spec, sharding="fsdp", precision="fp16")
-    for model in (nf4, int8):
-        with pytest.raises(UserError, match=f"sharding=fsdp does not go with model.quantization={model.quantization}"):
-            changed(spec.replace(model=model), sharding="fsdp")
+    bits = [spec.replace(model=dataclasses.replace(spec.model, quantization=name)) for name in ("nf4", "int8")]
+    for quantised in bits:
+        check(quantised)  # DDP has the whole model in each process, quantised or not
+        with pytest.raises(UserError, match=r"sharding=fsdp does not go with model.quantization=(nf4|int8) and"):
+            check(changed(quantised, sharding="fsdp"))
         with pytest.raises(UserError, match="cannot be trained by method=full_ft"):
-            spec_of(*still_overrides, "method=full_ft", "trainer=ddp2", f"model.quantization={model.quantization}")
+            check(quantised.replace(method=dataclasses.replace(spec.method, name="full_ft", inits=("none",))))
+    check(changed(spec, sharding="fsdp", precision="bf16"))
+    with pytest.raises(UserError, match=r"trainer\.precision=fp16; use quantization=none and fp32 or bf16"):
+        check(changed(spec, sharding="fsdp", precision="fp16"))
