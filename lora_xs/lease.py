@@ -17,9 +17,12 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from lora_xs.raised import portable
+
 LEASE = "lease.json"
 
 
+@portable
 class RunBusy(RuntimeError):
     """Another live process holds the run; the message says which."""
 

@@ -2,19 +2,21 @@
 
 A run over several processes is started by `lora_xs.spawning`, by torchrun, or by srun with torchrun's variables set.
 The first process holds the lease and writes the folder; the others do as they are told. Alone, every function here is
-what it would be without the others, and torch is not imported. Not run here: GPUs (NCCL), more than one machine.
+what it would be without the others, and torch is not imported. Words travel as bytes of JSON, never as pickles.
+Not run here: GPUs (NCCL), more than one machine.
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lora_xs import raised
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,18 +86,22 @@ def joined(trainer: TrainerSpec) -> Iterator[None]:
 
 
 def told(action: Callable[[], T]) -> T:
-    """What `action` returns or raises in the first process, in all of them; it runs in the first alone."""
+    """What `action` returns or raises in the first process, in all of them; it runs in the first alone.
+
+    What it returns must be JSON: the others get it as JSON gives it back, with lists for tuples. Of what it raises the
+    exceptions that `lora_xs.raised` knows keep their type, any other is a RuntimeError there.
+    """
     if _words is None:
         return action()
     if not first():
         return _heard()
     try:
         value = action()
+        word = _encoded({"value": value})
     except BaseException as error:
-        with suppress(Exception):  # who is to hear it may be gone
-            _say((False, _portable(error)))
+        _say_raised(error)
         raise
-    _say((True, value))
+    _broadcast(word)
     return value
 
 
@@ -108,10 +114,9 @@ def first_in_turn() -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            with suppress(Exception):
-                _say((False, _portable(error)))
+            _say_raised(error)
             raise
-        _say((True, None))
+        _broadcast(_encoded({"value": None}))
     else:
         _heard()
         yield
@@ -136,14 +141,25 @@ def counted(numbers: Sequence[int]) -> list[int]:
 
 
 def gathered(value: T) -> list[T]:
-    """Every process's value, in their order."""
+    """Every process's value, which must be JSON, in their order: as JSON gives it back, where there are several."""
+    return [value] if _words is None else [json.loads(data) for data in gathered_bytes(_encoded(value))]
+
+
+def gathered_bytes(data: bytes) -> list[bytes]:
+    """Every process's bytes, in their order."""
     if _words is None:
-        return [value]
+        return [data]
+    import torch
     from torch import distributed as dist
 
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value, group=_words)
-    return values
+    lengths = [torch.empty(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+    dist.all_gather(lengths, torch.tensor([len(data)]), group=_words)
+    longest = max(int(length) for length in lengths)
+    own = torch.frombuffer(bytearray(data.ljust(longest, b"\0")), dtype=torch.uint8) if longest else torch.empty(0)
+    found = [torch.empty_like(own) for _ in lengths]
+    if longest:
+        dist.all_gather(found, own, group=_words)
+    return [bytes(one.numpy())[: int(length)] for one, length in zip(found, lengths, strict=True)]
 
 
 def _meet(trainer: TrainerSpec, count: int) -> Any:
@@ -152,6 +168,17 @@ def _meet(trainer: TrainerSpec, count: int) -> Any:
     from torch import distributed as dist
 
     gpus = torch.cuda.device_count()
+    _check_machine(trainer, count, gpus)
+    os.environ.pop("ACCELERATE_USE_FSDP", None)  # what a sharded run before left would shard this one, unasked
+    if _met is not None:
+        return _met
+    PartialState(cpu=not gpus, timeout=TIMEOUT)
+    if not dist.is_initialized() or dist.get_world_size() != count:
+        raise RuntimeError(f"{count} processes were started, but this one trains alone")
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _check_machine(trainer: TrainerSpec, count: int, gpus: int) -> None:
     if trainer.sharding != "none" and not gpus:
         raise UserError(
             f"trainer.sharding={trainer.sharding} needs GPUs: on a CPU accelerate would copy the model instead of "
@@ -159,12 +186,6 @@ def _meet(trainer: TrainerSpec, count: int) -> Any:
         )
     if gpus and int(os.environ["LOCAL_RANK"]) >= gpus:
         raise UserError(f"trainer.processes={count}: this machine has {gpus} GPUs, each takes one process; start fewer")
-    if _met is not None:
-        return _met
-    PartialState(cpu=not gpus, timeout=TIMEOUT)
-    if not dist.is_initialized() or dist.get_world_size() != count:
-        raise RuntimeError(f"{count} processes were started, but this one trains alone")
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def _part() -> None:
@@ -185,31 +206,34 @@ def _leave() -> None:
     dist.destroy_process_group()
 
 
-def _say(word: Any) -> None:
-    from torch import distributed as dist
+def _encoded(word: Any) -> bytes:
+    return json.dumps(word).encode()
 
-    dist.broadcast_object_list([word], src=0, group=_words)
+
+def _say_raised(error: BaseException) -> None:
+    with suppress(Exception):  # who is to hear it may be gone
+        _broadcast(_encoded({"raised": raised.to_json(error)}))
 
 
 def _heard() -> Any:
+    word = json.loads(_broadcast(b""))
+    if "raised" in word:
+        error: Any = raised.from_json(word["raised"])
+        error.told = True
+        raise error
+    return word["value"]
+
+
+def _broadcast(data: bytes) -> bytes:
+    """The first process's bytes, of which there is at least one, in all of them."""
+    import torch
     from torch import distributed as dist
 
-    word: list[Any] = [None]
-    dist.broadcast_object_list(word, src=0, group=_words)
-    good, value = word[0]
-    if not good:
-        value.told = True
-        raise value
-    return value
-
-
-def _portable(error: BaseException) -> BaseException:
-    """The error if it survives the journey, else one that says the same."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    length = torch.tensor([len(data)])
+    dist.broadcast(length, src=0, group=_words)
+    shared = torch.frombuffer(bytearray(data), dtype=torch.uint8) if first() else torch.empty(int(length)).byte()
+    dist.broadcast(shared, src=0, group=_words)
+    return bytes(shared.numpy())
 
 
 def _reduced(numbers: Sequence[float], how: str, dtype: str) -> list[Any]:

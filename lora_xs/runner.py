@@ -6,8 +6,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def run(spec: RunSpec, *, force: bool = False, command: str = "", ingredients: I
     if spec.trainer.processes > 1 and asked() == 1:
         return run_in_processes(spec, force=force, command=command)
     with joined(spec.trainer), _held(folder) as lease, _log_file(folder):
-        finished = told(lambda: _begin(spec, folder, force))
+        finished = _told_record(lambda: _begin(spec, folder, force))
         if finished is not None:
             return finished
         return _Attempt(spec, folder, command, lease, ingredients).finish()
@@ -71,6 +72,12 @@ def _begin(spec: RunSpec, folder: Path, force: bool) -> Record | None:
             _clear(folder)
         write_json(folder / "spec.json", spec.to_json())
     return finished
+
+
+def _told_record(action: Callable[[], Record | None]) -> Record | None:
+    """What `action` says in the first process, in all of them."""
+    content = told(lambda: asdict(record) if (record := action()) else None)
+    return Record(**content) if content else None
 
 
 class _Attempt:
@@ -128,7 +135,9 @@ class _Attempt:
                 with suppress(OSError) if full else nullcontext():
                     self._write("cancelled" if full else "failed", {"what": f"{type(failure).__name__}: {failure}"})
             raise
-        return told(lambda: self._record(status, error))
+        recorded = _told_record(lambda: self._record(status, error))
+        assert recorded is not None
+        return recorded
 
     def _record(self, status: Status, error: dict[str, Any] | None) -> Record:
         record = self._write(status, error)
@@ -141,7 +150,9 @@ class _Attempt:
         from lora_xs.training.checkpoints import newest_sound
 
         trainer = prepared.trainer
-        checkpoint = told(lambda: newest_sound(self.folder / "checkpoints", self.spec.signature))
+        root = self.folder / "checkpoints"
+        name = told(lambda: found.name if (found := newest_sound(root, self.spec.signature)) else None)
+        checkpoint = root / name if name else None
         if checkpoint is not None:
             log.info("going on from %s", checkpoint.name)
         with self.phases("training"):

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+from lora_xs import raised
 from lora_xs.errors import UserError
 from lora_xs.lease import RunBusy
 from lora_xs.records import Record, read_record
@@ -120,22 +121,20 @@ def _result(
     spec: RunSpec, said: dict[str, Any], ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]
 ) -> Record:
     """The record, or the exception that the first process ended with."""
-    kind, text = said.get("kind"), said.get("text", "")
-    known: dict[str, type[Exception]] = {"UserError": UserError, "RunBusy": RunBusy}
     killed = {number: signal.Signals(-rank.returncode).name for number, rank in enumerate(ranks) if rank.returncode < 0}
-    if kind == "record":
+    if said.get("record"):
         record = read_record(spec.folder)
         if record is not None:
             return record
         raise RuntimeError(f"{spec.folder}: its record, just written, cannot be read")
-    if kind in known:
-        raise known[kind](text)
-    if kind == "Preempted" or (kind is None and asked):
-        raise Preempted(said.get("signum") or asked[0])
-    if kind == "KeyboardInterrupt":
-        raise KeyboardInterrupt
-    ends = "".join(f"; process {number} of {len(ranks)} was ended by {name}" for number, name in killed.items())
-    raise RuntimeError(f"{text or 'the first process ended without a word'}{ends}")
+    if "raised" not in said and asked:
+        raise Preempted(asked[0])
+    silence = RuntimeError("the first process ended without a word")
+    error = raised.from_json(said["raised"]) if "raised" in said else silence
+    if type(error) is RuntimeError:
+        ends = (f"; process {number} of {len(ranks)} was ended by {name}" for number, name in killed.items())
+        raise RuntimeError(f"{error}{''.join(ends)}")
+    raise error
 
 
 @contextmanager
@@ -177,18 +176,16 @@ def _one_of_them() -> int:
     from lora_xs.runner import run
 
     quiet_libraries()
-    said: dict[str, Any]
+    said: dict[str, Any] = {"record": True}
+    status = 0
     try:
         run(RunSpec.from_json(word["spec"]), force=word["force"], command=word["command"])
-        said, status = {"kind": "record"}, 0
-    except Preempted as stopped:
-        said, status = {"kind": "Preempted", "signum": stopped.signum}, 128 + stopped.signum
-    except (UserError, RunBusy, KeyboardInterrupt) as stopped:
-        said, status = {"kind": type(stopped).__name__, "text": str(stopped)}, MISTAKE
-    except Exception as failure:
-        said, status = {"kind": "other", "text": f"{type(failure).__name__}: {failure}"}, FAILED
-        if outcome is None and not getattr(failure, "told", False):  # the first process may not know why
-            print(f"process {os.environ['RANK']}: {said['text']}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as failure:
+        said = {"raised": raised.to_json(failure)}
+        status = MISTAKE if isinstance(failure, UserError | RunBusy | KeyboardInterrupt) else FAILED
+        status = 128 + failure.signum if isinstance(failure, Preempted) else status
+        if status == FAILED and outcome is None and not getattr(failure, "told", False):  # the first may not know why
+            print(f"process {os.environ['RANK']}: {type(failure).__name__}: {failure}", file=sys.stderr)
             logging.getLogger(__name__).debug("failed", exc_info=True)
     if outcome is not None:
         _answer(outcome, said)

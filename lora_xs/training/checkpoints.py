@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lora_xs.adapters.trainable import trainable, trainable_state
 from lora_xs.atomic import new_folder, write_json
-from lora_xs.processes import gathered, place, told
+from lora_xs.processes import gathered, gathered_bytes, place, told
 from lora_xs.training import random_state
 from lora_xs.training.random_state import own_stream
 from lora_xs.training.sharding import as_sharded, fill, whole
@@ -56,18 +56,19 @@ def save_checkpoint(
     weights = whole(trainable_state(model))
     tensors, groups = _flatten(optimizer.state_dict())
     tensors = whole(tensors)
-    generators = gathered(random_state.state())
-    rng_tensors = {f"{rank}.{name}": t for rank, (own, _) in enumerate(generators) for name, t in own.items()}
+    own_tensors, own_values = random_state.state()
+    generators = [load(data) for data in gathered_bytes(save(own_tensors))]
+    rng_tensors = {f"{rank}.{name}": t for rank, own in enumerate(generators) for name, t in own.items()}
     state = {
         "step": step,
         "optimizer_groups": groups,
         "schedule": schedule.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
-        "rng": [{**values, "tensors": sorted(own)} for own, values in generators],
+        "rng": [{**v, "tensors": sorted(own)} for own, v in zip(generators, gathered(own_values), strict=True)],
         "extra": extra,
     }
 
-    def write() -> Path:
+    def write() -> None:
         with new_folder(folder) as temporary:
             save_file(weights, temporary / WEIGHTS)
             save_file(tensors, temporary / OPTIMIZER)
@@ -77,9 +78,9 @@ def save_checkpoint(
             write_json(temporary / MANIFEST, {f.name: _digest(f) for f in sorted(temporary.iterdir())})
         for old in sorted(root.glob("step-*"))[:-KEEP]:
             shutil.rmtree(old, ignore_errors=True)
-        return folder
 
-    return told(write)
+    told(write)
+    return folder
 
 
 def newest_sound(root: Path, signature: str) -> Path | None:

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 from lora_xs.processes import most
+from lora_xs.raised import portable
 
 ASKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
+@portable
 class Preempted(Exception):
     """The run was asked to stop and has written a checkpoint; `signum` says by which signal."""
 
@@ -20,8 +22,10 @@ class Preempted(Exception):
         super().__init__(f"stopped by {signal.Signals(signum).name}; the same command goes on from the last checkpoint")
         self.signum = signum
 
-    def __reduce__(self) -> tuple[type[Preempted], tuple[int]]:
-        return Preempted, (self.signum,)
+    @property
+    def arguments(self) -> tuple[int]:
+        """What it is made from anew in another process."""
+        return (self.signum,)
 
 
 class StopRequest:

@@ -1,19 +1,31 @@
 """What a checkpoint or an adapter needs of a model that FSDP2 has sharded: its trained tensors whole, and back again.
 
 A sharded parameter is a DTensor. Only trained tensors are ever gathered, one at a time, and only the first process
-keeps them (on the CPU); the frozen base stays where it is. Tested with `fully_shard` on CPUs; not run here: GPUs.
+keeps them (on the CPU); the frozen base stays where it is, and factors that are buffers are whole everywhere. Tested on
+two CPU processes, through accelerate's own FSDP2 path; not run here: GPUs, `trainer.compile` of a sharded model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lora_xs.processes import first
+
+
+def layers_to_shard(model: Any) -> list[str]:
+    """Names of the classes of layers that are gathered one at a time: the library's, without one that holds the input
+    embedding, which accelerate shards apart; sharding a module after its parent fails."""
+    embedding = model.get_input_embeddings()
+    holds = {type(module).__name__ for module in model.modules() if embedding in module.modules()}
+    present = {type(module).__name__ for module in model.modules()}
+    return [name for name in model._no_split_modules or () if name in present - holds]
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,6 +55,9 @@ def unsharded(model: nn.Module) -> Iterator[None]:
     """
     swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
     made: dict[int, nn.Parameter] = {}  # a tied parameter stays tied
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # what an evaluation has left gathered, the first `state_dict` would shard again
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is None or not parameter.requires_grad or not isinstance(parameter, DTensor):

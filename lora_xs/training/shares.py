@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
-from lora_xs.processes import gathered, place
+from lora_xs.processes import gathered_bytes, place
 from lora_xs.training.batches import BatchOrder
 
 IDLE = "idle"
@@ -78,8 +78,7 @@ def of_all(values: np.ndarray, count: int) -> np.ndarray:
     rank, ranks = place()
     if ranks == 1:
         return values
-    parts = gathered(values[: len(range(rank, count, ranks))])
     whole = np.empty((count, *values.shape[1:]), values.dtype)
-    for number, part in enumerate(parts):
-        whole[number::ranks] = part
+    for number, part in enumerate(gathered_bytes(values[: len(range(rank, count, ranks))].tobytes())):
+        whole[number::ranks] = np.frombuffer(part, values.dtype).reshape(-1, *values.shape[1:])
     return whole

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
@@ -28,7 +29,7 @@ from lora_xs.training.batches import BatchOrder
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.ledger import Ledger, pending_to_list
 from lora_xs.training.optimizer import build_optimizer, build_schedule
-from lora_xs.training.sharding import unsharded
+from lora_xs.training.sharding import layers_to_shard, unsharded
 from lora_xs.training.shares import IDLE, MicroBatches, ScoredRows, Spare, of_all
 
 
@@ -51,10 +52,12 @@ def most_rows(spec: RunSpec) -> int:
     return spec.trainer.batch_size if torch.cuda.is_available() else 8
 
 
-def training_arguments(spec: RunSpec, folder: Path, validates: bool = True) -> TrainingArguments:
+def training_arguments(
+    spec: RunSpec, folder: Path, validates: bool = True, layers: Sequence[str] = ()
+) -> TrainingArguments:
     """What of the spec the Trainer itself must know; optimiser, schedule, logging and saving are ours.
 
-    validates: whether there are validation rows.
+    validates: whether there are validation rows. layers: see `layers_to_shard`.
     """
     trainer = spec.trainer
     _, world = place()
@@ -93,10 +96,18 @@ def training_arguments(spec: RunSpec, folder: Path, validates: bool = True) -> T
         ddp_find_unused_parameters=False,
         ddp_timeout=int(TIMEOUT.total_seconds()),
         fsdp=trainer.sharding == "fsdp",
-        fsdp_config={"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True}
+        fsdp_config={
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "transformer_layer_cls_to_wrap": list(layers),
+            "reshard_after_forward": True,
+        }
         if trainer.sharding == "fsdp"
         else None,
     )
+    if arguments.fsdp_plugin_args is not None:
+        # accelerate would round weights and summed gradients to bf16; one process rounds what it multiplies alone
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
     return one_device(arguments)
 
 
@@ -126,9 +137,10 @@ class RunTrainer(Trainer):
         self._step_loss: Tensor | None = None
         self._clock = time.perf_counter()
         validates = arguments.get("eval_dataset") is not None
+        layers = layers_to_shard(arguments["model"]) if spec.trainer.sharding == "fsdp" else ()
         score = arguments.pop("compute_metrics")
         super().__init__(
-            args=training_arguments(spec, folder, validates),
+            args=training_arguments(spec, folder, validates, layers),
             compute_metrics=lambda prediction: score(self._of_all(prediction)),
             **arguments,
         )
@@ -189,11 +201,26 @@ class RunTrainer(Trainer):
             raise RuntimeError(f"{ranks} processes were started, but the Trainer trains each alone")
         return prepared
 
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
+        """bf16 of a sharded model: accelerate puts its autocast around the forward pass of any other.
+
+        The bf16 copies of fp32 weights then live until the backward pass, as in one process; gradient checkpointing
+        spares them.
+        """
+        if self.is_fsdp_enabled and self.args.bf16:
+            return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=cache_enabled)
+        return super().autocast_smart_context_manager(cache_enabled)
+
     def save_adapter(self, folder: Path) -> int:
         """`lora_xs.adapters.files.save_adapter`, by the first process alone; all call this."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._bare(self.model)
         with unsharded(model):
             return told(lambda: save_adapter(model, folder, self.spec.model.head))
+
+    def _bare(self, model: nn.Module) -> nn.Module:
+        """The model under the names it had before it was wrapped or compiled."""
+        bare: nn.Module = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        return bare
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -259,7 +286,7 @@ class RunTrainer(Trainer):
         checkpoints.save_checkpoint(
             Path(self.args.output_dir),
             self.state.global_step,
-            self.accelerator.unwrap_model(model),
+            self._bare(model),
             self.optimizer,
             self.lr_scheduler,
             self.accelerator.scaler,
@@ -269,7 +296,7 @@ class RunTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        checkpoints.load_weights(folder, model or self.model)
+        checkpoints.load_weights(folder, self._bare(model or self.model))
         self.ledger = Ledger(**checkpoints.read_extra(folder)["ledger"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
