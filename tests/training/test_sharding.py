@@ -31,6 +31,7 @@ pytestmark = pytest.mark.slow
 COMMON = ["trainer.epochs=1", "trainer.learning_rate=1e-3", "trainer.max_grad_norm=0.1", "trainer.log_steps=1"]
 RESUMED = ("full_ft", "one_process_first")
 """Sharded runs that go on from a checkpoint of step 1, which two sharded processes and one process wrote."""
+HALF = "full_ft of a tied decoder in bf16"
 
 
 class Runs(NamedTuple):
@@ -57,23 +58,22 @@ def runs(still_overrides: list[str], decoder_overrides: list[str], tmp_path_fact
     settings = {
         "full_ft": [*still_overrides, "method=full_ft"],
         "one_process_first": [*still_overrides, "method=lora_xs", "init.std=0.1", "evaluation=end"],
-        "pissa": [*still_overrides, "method=pissa"],
-        "tied full_ft": [*decoder, "method=full_ft", f"model.path={tied}", "model.attention=eager"],
         "decoder lora_xs": [*decoder, "trainer.gradient_checkpointing=true", "init.std=0.1"],
         "decoder lora_sb": [*decoder, "method=lora_sb", "init.samples=5", "init.batch_size=2"],
     }
     alone = {name: spec_of(*s, *COMMON, f"results={place}/one") for name, s in settings.items()}
     sharded = {name: over_two(spec, place / "two", "fsdp") for name, spec in alone.items()}
-    half = changed(alone["decoder lora_xs"], precision="bf16")
-    half = half.replace(task=dataclasses.replace(half.task, tests=()))
-    alone["half"], sharded["half"] = over_two(half, place / "one"), over_two(half, place / "two", "fsdp")
+    half = [*decoder, "method=full_ft", f"model.path={tied}", "model.attention=eager", "trainer.precision=bf16"]
+    # bf16 rounds by what is computed at once: held against two whole models, which hold the same rows
+    alone[HALF] = over_two(spec_of(*half, *COMMON, f"results={place}/one"), place / "one")
+    sharded[HALF] = over_two(alone[HALF], place / "two", "fsdp")
     assert all(alone[name].signature == sharded[name].signature for name in alone)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, 2)
         run(changed(alone["one_process_first"].replace(results=str(place / "two")), checkpoint_seconds=0))
     cut = changed(sharded["full_ft"], checkpoint_seconds=0)
     plan: list[dict[str, Any]] = [{**cut.to_json(), "kill_at": 2, "keep": str(place / "cut")}]
-    plan += [spec.to_json() for spec in (*sharded.values(), alone["half"])]
+    plan += [spec.to_json() for spec in (*sharded.values(), alone[HALF])]
     file = place / "plan.json"
     file.write_text(json.dumps(plan))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -146,10 +146,12 @@ def test_the_gradient_is_clipped_by_its_whole_norm(runs: Runs) -> None:
 
 
 def test_tests_are_answered_by_the_adapter_that_was_saved(runs: Runs, tmp_path: Path) -> None:
-    for name in ("tied full_ft", "decoder lora_xs", "decoder lora_sb"):
+    for name in ("decoder lora_xs", "decoder lora_sb", HALF):
         folders = [chosen[name].folder / "generations" for chosen in (runs.alone, runs.sharded)]
         texts = [[line for line in (f / "word_problems.jsonl").read_text().splitlines()[1:]] for f in folders]
         assert texts[0] == texts[1] and texts[0], name
+        if name == HALF:
+            continue  # its autocast is the trainer's
         spec, source = runs.alone[name], Ingredients()
         location = source.location(spec)
         model = rebuilt(spec, location, spec.folder / "adapter" / "last")
@@ -181,8 +183,6 @@ def test_what_cannot_be_sharded_is_refused(still_overrides: list[str]) -> None:
         check(quantised)  # DDP has the whole model in each process, quantised or not
         with pytest.raises(UserError, match=r"sharding=fsdp does not go with model.quantization=(nf4|int8) and"):
             check(changed(quantised, sharding="fsdp"))
-        with pytest.raises(UserError, match="cannot be trained by method=full_ft"):
-            check(quantised.replace(method=dataclasses.replace(spec.method, name="full_ft", inits=("none",))))
     check(changed(spec, sharding="fsdp", precision="bf16"))
     with pytest.raises(UserError, match=r"trainer\.precision=fp16; use quantization=none and fp32 or bf16"):
         check(changed(spec, sharding="fsdp", precision="fp16"))
