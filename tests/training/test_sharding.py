@@ -49,10 +49,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.fixture(scope="module")
-def runs(still_overrides: list[str], decoder_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def run_all(still_overrides: list[str], decoder_overrides: list[str], place: Path) -> Runs:
     """All settings, alone and over one pair of processes."""
-    place = tmp_path_factory.mktemp("sharded")
     tied = save_decoder(place / "tied", "gemma2", "gemma")
     decoder = [*decoder_overrides, "trainer.loss=tokens"]
     settings = {
@@ -126,7 +124,7 @@ def watched(patch: pytest.MonkeyPatch) -> list[float]:
     return norms
 
 
-def test_a_sharded_run_is_the_run_of_one_process(runs: Runs) -> None:
+def same_as_alone(runs: Runs) -> None:
     for name, spec in runs.sharded.items():
         assert_same_run(runs.alone[name], spec)
         first, second = runs.told[name]
@@ -138,14 +136,14 @@ def test_a_sharded_run_is_the_run_of_one_process(runs: Runs) -> None:
     assert estimate[0]["digest"] == estimate[1]["digest"] and estimate[0]["indices"] == estimate[1]["indices"]
 
 
-def test_the_gradient_is_clipped_by_its_whole_norm(runs: Runs) -> None:
+def clipped_by_the_whole_norm(runs: Runs) -> None:
     for name, norms in runs.norms.items():
         seen = runs.told[name][0]["norms"]
         assert seen == pytest.approx(norms[-len(seen) :], rel=1e-4), name
         assert any(norm > 0.1 for norm in seen), name  # so something was clipped
 
 
-def test_tests_are_answered_by_the_adapter_that_was_saved(runs: Runs, tmp_path: Path) -> None:
+def saved_adapter_answers_the_tests(runs: Runs, place: Path) -> None:
     for name in ("decoder lora_xs", "decoder lora_sb", HALF):
         folders = [chosen[name].folder / "generations" for chosen in (runs.alone, runs.sharded)]
         texts = [[line for line in (f / "word_problems.jsonl").read_text().splitlines()[1:]] for f in folders]
@@ -157,23 +155,31 @@ def test_tests_are_answered_by_the_adapter_that_was_saved(runs: Runs, tmp_path: 
         model = rebuilt(spec, location, spec.folder / "adapter" / "last")
         _, tokenizer = source.base(spec, location, 0)
         tests = [source.test(spec, "word_problems")]
-        examine(spec, model, tokenizer, tests, tmp_path / name, base=location.folder, stop=StopRequest())
-        again = (tmp_path / name / "generations" / "word_problems.jsonl").read_text().splitlines()[1:]
+        examine(spec, model, tokenizer, tests, place / name, base=location.folder, stop=StopRequest())
+        again = (place / name / "generations" / "word_problems.jsonl").read_text().splitlines()[1:]
         assert again == texts[0], name
 
 
-def test_a_run_goes_on_from_a_checkpoint_whether_it_was_sharded_or_will_be(
-    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def goes_on_from_the_other_kind_of_checkpoint(runs: Runs, place: Path, patch: pytest.MonkeyPatch) -> None:
     for name in RESUMED:
         assert len(runs.told[name][0]["norms"]) == len(runs.norms[name]) - 1, name  # the first step was not taken again
     alone = runs.alone["full_ft"]
-    spec = alone.replace(results=str(tmp_path))
+    spec = alone.replace(results=str(place))
     shutil.copytree(runs.cut, spec.folder)
-    norms = watched(monkeypatch)
+    norms = watched(patch)
     run(spec)
     assert len(norms) == len(runs.norms["full_ft"]) - 1
     assert_same_run(alone, spec)
+
+
+def test_a_sharded_run_is_the_run_of_one_process_whoever_goes_on_with_it(
+    still_overrides: list[str], decoder_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = run_all(still_overrides, decoder_overrides, tmp_path)
+    same_as_alone(runs)
+    clipped_by_the_whole_norm(runs)
+    saved_adapter_answers_the_tests(runs, tmp_path / "answered")
+    goes_on_from_the_other_kind_of_checkpoint(runs, tmp_path / "went_on", monkeypatch)
 
 
 def test_what_cannot_be_sharded_is_refused(still_overrides: list[str]) -> None:
