@@ -223,7 +223,7 @@ class _Attempt:
             if which == "best" and self.train["best"] is not self.train["last"]:
                 load_adapter(model, folder, head=True)
         else:
-            model = rebuilt(spec, prepared.location, folder).to(trainer.args.device)
+            model = trainer.as_trained(rebuilt(spec, prepared.location, folder))
         return examine(
             spec, model, prepared.tokenizer, prepared.tests, self.folder, base=prepared.location.folder, stop=stop
         )

@@ -222,6 +222,13 @@ class RunTrainer(Trainer):
         bare: nn.Module = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         return bare
 
+    def as_trained(self, model: nn.Module) -> nn.Module:
+        """`model` on this process's device, with the autocast that accelerate left on the models it trained whole."""
+        placed = model.to(self.args.device)
+        if self.args.bf16:
+            placed = self._bare(self.accelerator.prepare_model(placed, device_placement=False, evaluation_mode=True))
+        return placed
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = build_optimizer(self.model, self.spec.trainer, self.spec.model.head)
