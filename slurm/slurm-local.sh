@@ -44,7 +44,7 @@ start() {
 }
 
 stop() {
-  timeout 10 scancel --partition=main > /dev/null 2>&1 || true  # or steps outlive their slurmd
+  timeout 10 scancel --user=root > /dev/null 2>&1 || true  # or steps outlive their slurmd
   wait_until 10 no_jobs || true
   for daemon in slurmd slurmctld munged; do
     local pid
