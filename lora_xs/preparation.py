@@ -17,6 +17,7 @@ from lora_xs.phases import Phases
 from lora_xs.processes import first, first_in_turn, told
 from lora_xs.spec import RunSpec
 from lora_xs.spec.runspec import adapter_content, adapter_folder
+from lora_xs.training.loggers import check_logger, open_logger
 from lora_xs.training.preemption import StopRequest
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def prepare(
 
     ingredients: where model, rows and tokens come from; without it they are read anew.
     """
+    told(lambda: check_logger(spec))
     ingredients = ingredients or Ingredients()
     start = adapter_folder(Path(spec.start_from.run), spec.start_from.which) if spec.start_from.run else None
     location = ingredients.location(spec)
@@ -71,13 +73,11 @@ def prepare(
     from lora_xs.adapters.xs import describe_factors
     from lora_xs.models import describe_tokenizer
     from lora_xs.training.labels import LabelTrainer
-    from lora_xs.training.loggers import open_logger
     from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
     from lora_xs.training.random_state import own_stream
     from lora_xs.training.responses import ResponseTrainer
 
-    logger = open_logger(spec, folder) if first() else None
     instruction = task.kind == "instruction"
     set_seed(spec.seed)  # before anything random is built: head, R, factors
     with phases("model"):
@@ -119,6 +119,7 @@ def prepare(
         eval_dataset=material.validation,
         data_collator=material.collate,
     )
+    logger = open_logger(spec, folder) if first() else None  # after all that may fail, before the last seed
     own_stream(spec.seed)
     progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())
     trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
