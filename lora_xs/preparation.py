@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,20 +109,24 @@ def prepare(
         "factors": seen.report or describe_factors(model),
         **material.facts,
     }
-    set_seed(spec.seed)  # training sees the same stream of random numbers whatever was drawn above
-    kind: type[RunTrainer] = ResponseTrainer if instruction else LabelTrainer
-    trainer = kind(
-        spec,
-        folder,
-        model=model,
-        train_dataset=material.train,
-        eval_dataset=material.validation,
-        data_collator=material.collate,
-    )
-    logger = open_logger(spec, folder) if first() else None  # after all that may fail, before the last seed
-    own_stream(spec.seed)
-    progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())
-    trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
+    logger = open_logger(spec, folder) if first() else None  # a server that does not answer is no training time
+    with ExitStack() as until_ready:
+        if logger is not None:
+            until_ready.callback(logger.finish, None)
+        set_seed(spec.seed)  # training sees the same stream of random numbers whatever was drawn above
+        kind: type[RunTrainer] = ResponseTrainer if instruction else LabelTrainer
+        trainer = kind(
+            spec,
+            folder,
+            model=model,
+            train_dataset=material.train,
+            eval_dataset=material.validation,
+            data_collator=material.collate,
+        )
+        own_stream(spec.seed)
+        progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())
+        trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
+        until_ready.pop_all()
     return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress)
 
 

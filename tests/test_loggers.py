@@ -12,12 +12,14 @@ from lora_xs.errors import UserError
 from lora_xs.ingredients import Ingredients
 from lora_xs.runner import run
 from lora_xs.training import loggers, milestones
-from lora_xs.training.logged import Logged
+from lora_xs.training.logged import Logged, start_anew
 
 
 class Broken:
     def __init__(self, *_: object) -> None:
         self.abandoned = 0
+
+    part = None
 
     def lines(self, lines: list[dict]) -> None:
         raise ConnectionError("the server is gone")
@@ -105,8 +107,9 @@ def test_tensorboard_shows_every_line_of_a_run_in_two_parts_once(tiny_run, monke
     assert [step for step, _ in shown["train/loss"]] == list(range(1, 13))
     scores = [(line["step"], pytest.approx(line["matthews"], rel=1e-6)) for line in lines if "matthews" in line]
     assert shown["evaluation/matthews"] == scores and len(scores) == 2
-    run(spec, force=True)
-    assert [step for step, _ in curves(spec.folder / "tensorboard")["train/loss"]] == list(range(1, 13))
+    start_anew(spec.folder)
+    assert not list((spec.folder / "tensorboard").glob("events*")), "a forced run begins a curve of its own"
+    assert Logged.read(spec.folder / "tensorboard") == Logged(spec.folder / "tensorboard", start=2)
 
 
 def test_metrics_jsonl_has_a_line_an_evaluation_and_the_losses_between(tiny_run) -> None:

@@ -202,6 +202,20 @@ def test_online_a_run_that_was_stopped_goes_on_in_the_same_one(tiny_run, server,
     assert not list((spec.folder / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.parametrize(("status", "code"), [("finished", 0), ("diverged", 3), ("failed", 1), ("cancelled", 1)])
+def test_the_outcome_is_in_the_summary_and_the_exit_code(tiny_run, status: Any, code: int) -> None:
+    spec = tiny_run("logger=wandb")
+    spec.folder.mkdir(parents=True)
+    logger = loggers.open_logger(spec, spec.folder)
+    assert logger is not None
+    record = Record(status, {"error": {"what": "nothing", "step": 3}, "seconds": 1.5}, {"best": {"matthews": 7.5}})
+    logger.finish(record)
+    (records,) = segments(spec.folder)
+    assert merged(records, "summary") == summary(record)
+    assert [exited.get("exit_code", 0) for exited in only(records, "exit")] == [code]
+    assert bool(only(records, "preempting")) == (status == "cancelled"), "it goes on later"
+
+
 def test_a_forced_run_is_another_and_the_old_one_is_gone(tiny_run) -> None:
     spec = tiny_run("logger=wandb", "trainer.log_steps=1", "trainer.max_steps=2")
     run(spec)
@@ -248,8 +262,10 @@ def test_online_without_a_key_is_refused_before_anything_is_read(tiny_run, monke
 
 def test_a_disabled_wandb_leaves_nothing(tiny_run, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    spec = tiny_run("logger=wandb", "trainer.max_steps=1")
-    assert run(spec).status == "finished" and not (spec.folder / "wandb").exists()
+    spec = tiny_run("logger=wandb")
+    spec.folder.mkdir(parents=True)
+    loggers.check_logger(spec)
+    assert loggers.open_logger(spec, spec.folder) is None and not list(spec.folder.iterdir())
 
 
 def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(tiny_run, monkeypatch, caplog) -> None:

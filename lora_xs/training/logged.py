@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,29 +17,56 @@ LOGGERS = ("wandb", "tensorboard")
 
 @dataclass
 class Logged:
-    """The content of `logged.json` in a logger's folder. start: which training of this RunSpec, from 1; lines: how many
-    lines of its history the logger was given."""
+    """The content of `logged.json` in a logger's folder.
+
+    start: which training of this RunSpec, from 1. lines: how many lines of its history the logger was given. part: the
+    file, below `folder`, of an attempt that has not ended, and before: the lines of all earlier ones.
+    """
 
     folder: Path
     start: int = 1
     lines: int = 0
+    before: int = 0
+    part: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Logged:
         """What the file in `folder` says; the beginning where there is none that can be read."""
         try:
             content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            return cls(folder, int(content["start"]), int(content["lines"]))
+            start, lines, before = (int(content[key]) for key in ("start", "lines", "before"))
+            return cls(folder, start, lines, before, content["part"])
         except (OSError, ValueError, KeyError, TypeError):
             return cls(folder)
 
+    def recover(self, count: Callable[[Path], int | None]) -> None:
+        """After an attempt that was killed: believe its file, which may hold fewer lines than were given, or more than
+        were noted. count: the lines in a file, None where that cannot be told."""
+        if self.part is not None:
+            file = self.folder / self.part
+            found = count(file) if file.is_file() else 0
+            self.lines = self.before + found if found is not None else self.lines
+
+    def opened(self, part: Path | None) -> None:
+        """An attempt begins, and writes into `part`; None where a line that was given is in the file at once."""
+        self.before, self.part = self.lines, str(part.relative_to(self.folder)) if part is not None else None
+        self._save()
+
     def reached(self, lines: int) -> None:
-        """Write down that the logger has the first `lines`. Raises FileNotFoundError where its folder has gone: what it
-        was given has gone too."""
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder} was removed")
+        """The logger has the first `lines` now."""
         self.lines = lines
-        write_json(self.folder / FILE, {"start": self.start, "lines": lines})
+        self._save()
+
+    def closed(self) -> None:
+        """The attempt ended, and all its lines are in its file."""
+        self.part = None
+        self._save()
+
+    def _save(self) -> None:
+        if not self.folder.is_dir():  # what the logger was given has gone too
+            raise FileNotFoundError(f"{self.folder} was removed")
+        names = ("start", "lines", "before", "part")
+        write_json(self.folder / FILE, {name: getattr(self, name) for name in names})
 
 
 def start_anew(folder: Path) -> None:
@@ -49,4 +77,4 @@ def start_anew(folder: Path) -> None:
             start = Logged.read(place).start + 1
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(exist_ok=True)
-            Logged(place, start).reached(0)
+            Logged(place, start).closed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +12,17 @@ from lora_xs.errors import UserError
 from lora_xs.records import Record
 from lora_xs.spec import RunSpec
 from lora_xs.training.logged import Logged
-from lora_xs.training.wandb_run import WandbLogger, quiet_wandb, resolve_mode
+from lora_xs.training.wandb_run import WandbLogger, lines_in, quiet_wandb, resolve_mode
 
 log = logging.getLogger(__name__)
 
 
 class MetricsLogger(Protocol):
     """What a logger must offer."""
+
+    @property
+    def part(self) -> Path | None:
+        """The file it writes to behind our back; None where `lines` returns with the lines on disk."""
 
     def lines(self, lines: Sequence[dict[str, Any]]) -> None:
         """Further lines of the run's history (`kind`, `step`, `epoch`, values)."""
@@ -37,6 +41,10 @@ class TensorBoardLogger:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder))
+
+    @property
+    def part(self) -> None:
+        return None
 
     def lines(self, lines: Sequence[dict[str, Any]]) -> None:
         for line in lines:
@@ -63,19 +71,19 @@ class Unbreakable:
         """Take the whole history so far; what the logger has already, also from an earlier attempt, is left out."""
         new = lines[self._logged.lines :]
         if new:
-            self._call("lines", new)
-            self._call("reached", len(lines))
+            self._safely(lambda logger: logger.lines(new), lambda: self._logged.reached(len(lines)))
 
     def finish(self, record: Record | None) -> None:
         """The run's end, with the record that was written of it; further calls do nothing."""
-        self._call("finish", record)
+        self._safely(lambda logger: logger.finish(record), self._logged.closed)
         self._logger = None
 
-    def _call(self, method: str, value: Any) -> None:
+    def _safely(self, give: Callable[[MetricsLogger], None], note: Callable[[], None]) -> None:
         if self._logger is None:
             return
         try:
-            getattr(self._logged if method == "reached" else self._logger, method)(value)
+            give(self._logger)
+            note()
         except Exception as error:  # a logger's trouble, of whatever kind, is never the run's
             log.warning("logger=%s failed and is off for the rest of the run: %s", self.name, error)
             self._logger.abandon()
@@ -106,7 +114,10 @@ def open_logger(spec: RunSpec, folder: Path) -> Unbreakable | None:
     try:
         place.mkdir(exist_ok=True)  # wandb would turn to a temporary folder, and say so to the terminal alone
         logged = Logged.read(place)
-        return Unbreakable(name, kinds[name](spec, place, logged.start), logged)
+        logged.recover(lines_in)
+        logger: MetricsLogger = kinds[name](spec, place, logged.start)
+        logged.opened(logger.part)
+        return Unbreakable(name, logger, logged)
     except Exception as error:  # the run matters more
         log.warning("logger=%s could not start: %s", name, error)
         return None

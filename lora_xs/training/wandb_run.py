@@ -6,9 +6,12 @@ wandb's server (tests/wandb_server.py), never against the real one.
 
 from __future__ import annotations
 
+import json
 import logging
 import netrc
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,8 +31,8 @@ INIT_TIMEOUT, FINISH_TIMEOUT = 30.0, 60.0
 """Seconds a server has to answer when a run begins, and to take the rest when it ends."""
 RETRY_AFTER = 600.0
 """Seconds for which runs of this process start offline once a server did not answer: short runs must not all wait."""
-FLUSH, SETTLED = 0.05, 0.2
-"""Seconds between wandb's writes to its file, and after which a line is in it: a kill takes what is not."""
+FLUSH = 0.05
+"""Seconds between wandb's writes to its file: what a kill keeps from it, the next attempt logs again."""
 PUBLIC_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # one service: a key for either will do
 EXIT_CODES = {"finished": 0, "diverged": 3}  # train.py's own; whatever else is 1
 
@@ -74,12 +77,15 @@ class WandbLogger:
         # the x axis; and no summary but the record's
         self._run.define_metric("*", step_metric="optimiser_step", summary="none")
 
+    @property
+    def part(self) -> Path:
+        return Path(self._run.dir).parent / f"run-{self._run.id}.wandb"
+
     def lines(self, lines: Sequence[dict[str, Any]]) -> None:
         for line in lines:
             kind = line["kind"]
             numbers = {f"{kind}/{k}": v for k, v in line.items() if isinstance(v, int | float) and k != "step"}
             self._run.log({**numbers, "optimiser_step": line["step"]})
-        time.sleep(SETTLED)  # then they count as logged
 
     def finish(self, record: Record | None) -> None:
         if record is not None:
@@ -137,6 +143,18 @@ class WandbLogger:
                 x_save_requirements=False,
             ),
         )
+
+
+def lines_in(file: Path) -> int | None:
+    """Lines of history in a `.wandb` file, one that breaks off included; None where its reader cannot tell."""
+    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    try:
+        # where it runs, it keeps a log of its own below ./wandb
+        answer = subprocess.run(inspect, capture_output=True, text=True, timeout=60, cwd=file.parents[2])
+        records = [json.loads(line) for line in answer.stdout.splitlines()]
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return sum(record["type"] == "history" for record in records) if records else None
 
 
 def summary_of(record: Record) -> dict[str, Any]:
