@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from lora_xs.phases import Phases
 from lora_xs.processes import first, first_in_turn, told
 from lora_xs.spec import RunSpec
 from lora_xs.spec.runspec import adapter_content, adapter_folder
+from lora_xs.training.loggers import check_logger, open_logger
 from lora_xs.training.preemption import StopRequest
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def prepare(
 
     ingredients: where model, rows and tokens come from; without it they are read anew.
     """
+    told(lambda: check_logger(spec))
     ingredients = ingredients or Ingredients()
     start = adapter_folder(Path(spec.start_from.run), spec.start_from.which) if spec.start_from.run else None
     location = ingredients.location(spec)
@@ -71,13 +73,11 @@ def prepare(
     from lora_xs.adapters.xs import describe_factors
     from lora_xs.models import describe_tokenizer
     from lora_xs.training.labels import LabelTrainer
-    from lora_xs.training.loggers import open_logger
     from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
     from lora_xs.training.random_state import own_stream
     from lora_xs.training.responses import ResponseTrainer
 
-    logger = open_logger(spec, folder) if first() else None
     instruction = task.kind == "instruction"
     set_seed(spec.seed)  # before anything random is built: head, R, factors
     with phases("model"):
@@ -109,19 +109,24 @@ def prepare(
         "factors": seen.report or describe_factors(model),
         **material.facts,
     }
-    set_seed(spec.seed)  # training sees the same stream of random numbers whatever was drawn above
-    kind: type[RunTrainer] = ResponseTrainer if instruction else LabelTrainer
-    trainer = kind(
-        spec,
-        folder,
-        model=model,
-        train_dataset=material.train,
-        eval_dataset=material.validation,
-        data_collator=material.collate,
-    )
-    own_stream(spec.seed)
-    progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())
-    trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
+    logger = open_logger(spec, folder) if first() else None  # a server that does not answer is no training time
+    with ExitStack() as until_ready:
+        if logger is not None:
+            until_ready.callback(logger.finish, None)
+        set_seed(spec.seed)  # training sees the same stream of random numbers whatever was drawn above
+        kind: type[RunTrainer] = ResponseTrainer if instruction else LabelTrainer
+        trainer = kind(
+            spec,
+            folder,
+            model=model,
+            train_dataset=material.train,
+            eval_dataset=material.validation,
+            data_collator=material.collate,
+        )
+        own_stream(spec.seed)
+        progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())
+        trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
+        until_ready.pop_all()
     return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress)
 
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +24,11 @@ from lora_xs.records import RECORD, Record, Status, read_record, write_record
 from lora_xs.spawning import run_in_processes
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.training.divergence import Diverged
+from lora_xs.training.logged import start_anew
 from lora_xs.training.preemption import Preempted, StopRequest, listening
 
 if TYPE_CHECKING:
+    from lora_xs.training.loggers import Unbreakable
     from lora_xs.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ def run(spec: RunSpec, *, force: bool = False, command: str = "", ingredients: I
         finished = _told_record(lambda: _begin(spec, folder, force))
         if finished is not None:
             return finished
-        return _Attempt(spec, folder, command, lease, ingredients).finish()
+        with closing(_Attempt(spec, folder, command, lease, ingredients)) as attempt:
+            return attempt.finish()
 
 
 @contextmanager
@@ -89,6 +92,8 @@ class _Attempt:
         self.spec, self.folder, self.lease, self.ingredients = spec, folder, lease, ingredients
         self.phases = Phases()
         self.train: dict[str, Any] = {}
+        self.logger: Unbreakable | None = None
+        self.written: Record | None = None
         self.environment: dict[str, Any] = {}
         self.started = time.perf_counter()
         self.run: dict[str, Any] = {
@@ -108,6 +113,7 @@ class _Attempt:
                 if self.lease is not None:
                     stop.checks.append(self.lease.check)
                 prepared = prepare(self.spec, self.folder, stop, self.phases, self.ingredients)
+                self.logger = prepared.logger
                 self.train |= prepared.facts
                 self.environment = describe_environment() | prepared.inputs
                 try:
@@ -138,6 +144,11 @@ class _Attempt:
         recorded = _told_record(lambda: self._record(status, error))
         assert recorded is not None
         return recorded
+
+    def close(self) -> None:
+        """Give the logger the record that was written, a failed attempt's too; a server may take its time now."""
+        if self.logger is not None:
+            self.logger.finish(self.written)
 
     def _record(self, status: Status, error: dict[str, Any] | None) -> Record:
         record = self._write(status, error)
@@ -229,19 +240,15 @@ class _Attempt:
         )
 
     def _summarise(self, prepared: Prepared) -> None:
-        """What is known only in the end, also to the logger."""
+        """What is known only in the end."""
         self.train["peak_memory_mib"] = round(max(gathered(peak_memory_mib())), 1)  # of the process that used most
         self.train["seconds"] = {phase: round(spent, 3) for phase, spent in self.phases.seconds.items()}
-        if prepared.logger is not None:
-            main = self.spec.task.main_metric
-            scores = {f"{which}/{main}": (self.train[which] or {}).get(main) for which in ("best", "last")}
-            scores |= {f"tests/{name}": test.get("points") for name, test in self.train.get("tests", {}).items()}
-            prepared.logger.finish(scores | {"signature": self.spec.signature})
 
     def _write(self, status: Status, error: dict[str, Any] | None) -> Record:
         self.run |= {"seconds": round(time.perf_counter() - self.started, 3), "error": error}
         record = Record(status, self.run, self.train, self.environment)
         write_record(self.folder, record)
+        self.written = record
         if status in ("finished", "diverged"):
             (self.folder / INPUTS).unlink(missing_ok=True)
         return record
@@ -252,6 +259,7 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (RECORD, "metrics.jsonl", INPUTS):
         (folder / name).unlink(missing_ok=True)
+    start_anew(folder)
 
 
 @contextmanager

@@ -30,10 +30,8 @@ class Milestones(TrainerCallback):
     ) -> None:
         self.trainer, self.progress, self.stop, self.logger, self.folder = trainer, progress, stop, logger, folder
         self._saved_at = time.monotonic()
-        self._sent = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._sent = len(self.trainer.ledger.history)  # what a former attempt logged
         self.progress.start(state.global_step, state.max_steps)
 
     def on_step_end(
@@ -89,11 +87,9 @@ class Milestones(TrainerCallback):
         told(self.stop.raise_if_asked)
 
     def write_history(self) -> None:
-        """Rewrite metrics.jsonl whole from the ledger, and tell the logger what is new."""
+        """Rewrite metrics.jsonl whole from the ledger, and give it to the logger."""
         history = self.trainer.ledger.history
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
         told(lambda: write_text(self.folder / "metrics.jsonl", text))
         if self.logger is not None:
-            for line in history[self._sent :]:
-                self.logger.line(line)
-        self._sent = len(history)
+            self.logger.history(history)
