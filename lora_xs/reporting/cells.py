@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lora_xs.records import Record
+from lora_xs.reporting.analysed import COUNTED, Analysed, counted
+from lora_xs.reporting.counted import CLOSE
 from lora_xs.reporting.noise import Status, Tolerance, spread_of, tolerance, verdict
 from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
 from lora_xs.reporting.readings import metric_of, reading, scored_rows, tests_of
@@ -80,7 +82,11 @@ class Cell:
     @property
     def allowed(self) -> Tolerance | None:
         """What chance allows between the two; None where there are no two, or they are not scores."""
-        if self.ours is None or self.published is None or "quantity" in self.place or self.metric == "training":
+        if self.ours is None or self.published is None:
+            return None
+        if self.signatures == (COUNTED,):  # there is no chance in a count
+            return Tolerance(CLOSE * self.published.value, "one percent of what is printed: counters differ in norms")
+        if "quantity" in self.place or self.metric == "training":
             return None
         return tolerance(
             self.place.get("task", ""), self.ours, self.spread, self.n, self.rows, self.published.value,
@@ -112,28 +118,41 @@ def build_cells(
     *,
     statistic: str | None = None,
     of: str | None = None,
+    analysed: Analysed | None = None,
 ) -> list[Cell]:
     """Every cell of `experiment`: those published, in print's order, then those that only we have.
 
     runs: what is planned. records: finished and diverged ones by signature. statistic, of: other than the paper's.
+    analysed: what analyses found in the runs, for experiments whose numbers are such; None: nothing.
     """
+    analysed = analysed or Analysed()
     planned = [run for run in runs if run.cell.get("role") != START]
     how = experiment.aggregate or Aggregate("median", "best", ())
     statistic, of = statistic or how.statistic, of or how.of
     printed = [cell for name in experiment.published for cell in read_published(name)]
-    cells = [_cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment) for p in printed]
+    cells = [
+        _cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment, analysed) for p in printed
+    ]
     own: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
     for run in planned:
         if not any(agrees(run.cell, p.place) for p in printed):
-            for place in _places(run, records):
+            for place in _places(run, records, of, experiment, analysed):
                 own.setdefault(tuple(sorted(place.items())), place)
-    cells += [_cell(place, None, _behind(place, planned), records, statistic, of, experiment) for place in own.values()]
+    cells += [
+        _cell(place, None, _behind(place, planned), records, statistic, of, experiment, analysed)
+        for place in own.values()
+    ]
     return _with_averages(cells)
 
 
-def _places(run: Behind, records: Mapping[str, Record]) -> list[Mapping[str, str]]:
-    """A run's cell, or one for each test it answered."""
+def _places(
+    run: Behind, records: Mapping[str, Record], of: str, experiment: Experiment, analysed: Analysed
+) -> list[Mapping[str, str]]:
+    """A run's cell, or one for each test it answered, or for each point of its analyses."""
     record = records.get(run.signature)
+    if record is not None and experiment.analyses:
+        points = analysed.places(experiment.analyses, record, of)
+        return [{**run.cell, **point} for point in points] or [run.cell]
     tests = tests_of(record) if record is not None else []
     return [{**run.cell, "task": test} for test in tests] if tests and "task" not in run.cell else [run.cell]
 
@@ -149,8 +168,12 @@ def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]
 
 def _cell(
     place: Mapping[str, str], published: PublishedCell | None, behind: Sequence[Behind],
-    records: Mapping[str, Record], statistic: str, of: str, experiment: Experiment,
+    records: Mapping[str, Record], statistic: str, of: str, experiment: Experiment, analysed: Analysed,
 ) -> Cell:  # fmt: skip
+    number = counted(experiment.analyses, place)
+    if number is not None:
+        found = (Reading(COUNTED, 0, number),)
+        return Cell(place, published, found, metric=place.get("quantity", ""), signatures=(COUNTED,))
     readings: list[Reading] = []
     diverged: list[str] = []
     metric, rows, parameters = "", None, None
@@ -161,7 +184,10 @@ def _cell(
         if record.status == "diverged":
             diverged.append(run.signature)
             continue
-        value = reading(record, place, of)
+        if experiment.analyses:
+            value = analysed.value(experiment.analyses, record, place, of)
+        else:
+            value = reading(record, place, of)
         if value is None:
             continue
         readings.append(Reading(run.signature, run.seed, value))
