@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked import fork_workers, until
+from forked import alive, fork_workers, until
 from sweep_runs import leavings, times_trained
 
 from lora_xs.errors import UserError
@@ -141,13 +141,15 @@ def test_a_stopped_launch_leaves_checkpoints_and_the_next_one_goes_on(tiny_run, 
     assert leavings(specs[0].folder) == leavings(alone.folder)
 
 
-def test_a_second_ctrl_c_ends_it_at_once(tiny_run, forks) -> None:
+def test_a_second_ctrl_c_ends_it_at_once(tiny_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = tmp_path / "workers"
+    fork_workers(monkeypatch, notes)
     spec = tiny_run(*LONG, "trainer.epochs=4000")
 
     def impatient() -> None:
         until(lambda: list((spec.folder / "checkpoints").glob("step-*")))
-        (pid,) = children()
-        os.kill(pid, signal.SIGSTOP)  # a worker that cannot answer
+        (worker,) = notes.iterdir()
+        os.kill(int(worker.name), signal.SIGSTOP)  # a worker that cannot answer
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
@@ -156,13 +158,8 @@ def test_a_second_ctrl_c_ends_it_at_once(tiny_run, forks) -> None:
     thread.start()
     outcome = launch_local([Line(spec)], workers=1)
     thread.join()
-    assert outcome.left == 1 and outcome.stopped == "interrupted twice" and not children()
-
-
-def children() -> list[int]:
-    """Live child processes of this one."""
-    listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-    return [int(pid) for pid in listed.split()]
+    assert outcome.left == 1 and outcome.stopped == "interrupted twice"
+    assert not any(alive(int(worker.name)) for worker in notes.iterdir())
 
 
 def test_no_workers_is_a_mistake(tiny_run) -> None:

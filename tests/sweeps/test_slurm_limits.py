@@ -44,8 +44,8 @@ def test_a_run_longer_than_its_time_limit_is_saved_requeued_and_whole(
     sweep = Sweep(tmp_path / "runs", tiny_model, tiny_data)
     # SLURM signals up to a minute early, but leaves a task the seconds it takes to listen
     limit = ["launcher.slurm.minutes=1", "launcher.slurm.signal_seconds=20"]
-    spec, submission = sent(sweep, tmp_path, *limit, epochs=200)
-    until(lambda: not ask("squeue", "--noheader"), "the queue is empty", 600)
+    spec, submission = sent(sweep, tmp_path, *limit, epochs=120)
+    until(lambda: not ask("squeue", "--noheader"), "the queue is empty", 800)
     ended = state(job(submission, spec))
     assert ended["JobState"] == "COMPLETED" and int(ended["Restarts"]) >= 1 and ended["TimeLimit"] == "00:01:00"
     log = (spec.folder / "log.txt").read_text()
@@ -67,7 +67,7 @@ def test_a_preempted_run_is_requeued_by_slurm_and_goes_on_from_its_checkpoint(
     ask("sbatch", "--parsable", *urgent)
     until(lambda: state(job(submission, spec))["Restarts"] == "1", "the run is requeued")
     assert read_record(spec.folder) is None
-    until(lambda: not ask("squeue", "--noheader"), "the queue is empty", 600)
+    until(lambda: not ask("squeue", "--noheader"), "the queue is empty", 800)
     assert state(job(submission, spec))["JobState"] == "COMPLETED"
     assert "going on from step-" in (spec.folder / "log.txt").read_text()
     same_as_undisturbed(spec, tmp_path)
