@@ -204,8 +204,8 @@ def test_mistakes_are_named(trained: Callable[[str], Path], tuned_folder: Path, 
 
     with pytest.raises(UserError, match="holds no run; give the folder of a finished run"):
         asked(tmp_path / "nothing")
-    with pytest.raises(UserError, match="method=lora; the analyses are of all weights"):
-        asked(trained("lora"))
+    with pytest.raises(UserError, match="method=lora_xs; the analyses are of all weights"):
+        asked(trained("lora_xs"))
     with pytest.raises(UserError, match="--modules q_proj: this model has none; choose from query, key, value"):
         asked(tuned_folder, modules=("q_proj",))
     with pytest.raises(UserError, match=r"--fractions 1\.5: a fraction of the singular values is from 0 to 1"):
