@@ -17,7 +17,7 @@ def clean_slate() -> Iterator[None]:
     """Give the block the state of a process that just started, and put back afterwards what it changed.
 
     That is: environment variables (mixed precision travels to accelerate in one), torch's global switches, accelerate's
-    singletons, the root logger, warnings shown once, wandb's open run, the peak of memory. RNGs need no care: a run
+    singletons, the root logger, warnings shown once, the peak of memory. RNGs need no care: a run
     seeds them before it draws. Compiled code is dropped, and so is what only cycles kept alive.
     """
     import torch
@@ -39,7 +39,6 @@ def clean_slate() -> Iterator[None]:
         root.setLevel(level)
         root.handlers[:] = handlers
         _forget_accelerate()
-        _close_wandb()
         if "torch._dynamo" in sys.modules:
             torch._dynamo.reset()
         gc.collect()
@@ -90,10 +89,3 @@ def _forget_accelerate() -> None:
 
     GradientState._reset_state()
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-
-
-def _close_wandb() -> None:
-    """A run that broke off leaves wandb's open, and the next `wandb.init` would go on with it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish(exit_code=1)
