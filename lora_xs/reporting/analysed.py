@@ -43,8 +43,10 @@ class Analysed:
                 return None if score is None else float(score)
         return None
 
-    def places(self, names: Sequence[str], record: Record, of: str) -> list[dict[str, str]]:
-        """Coordinates of all points of a run, in the analyses' order."""
+    def places(self, names: Sequence[str], record: Record | None, of: str) -> list[dict[str, str]]:
+        """Coordinates of all points of a run, in the analyses' order; none without its record."""
+        if record is None:
+            return []
         return [
             {
                 **({ANALYSIS: name} if len(names) > 1 else {}),

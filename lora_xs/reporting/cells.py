@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lora_xs.records import Record
 from lora_xs.reporting.analysed import COUNTED, Analysed, counted
 from lora_xs.reporting.counted import CLOSE
-from lora_xs.reporting.noise import Status, Tolerance, spread_of, tolerance, verdict
+from lora_xs.reporting.noise import Status, Tolerance, of_average, spread_of, tolerance, verdict
 from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
-from lora_xs.reporting.readings import metric_of, reading, scored_rows, tests_of
+from lora_xs.reporting.readings import answers_are_constant, metric_of, reading, scored_rows, tests_of
 from lora_xs.sweeps.experiment import Aggregate, Experiment
 
 START = "start"
+AVERAGED = "average"
+"""The metric of an average over cells."""
+SETTING = "setting"
+"""The metric of a cell that says with what runs are planned: no result, and no record is behind it."""
 
 
 @dataclass(frozen=True)
 class Behind:
-    """A planned run as a cell sees it. cell: its coordinates in the experiment's grid."""
+    """A planned run as a cell sees it.
+
+    cell: its coordinates in the experiment's grid. overrides: `python train.py <overrides>` is this run. needs:
+    signatures of runs that come first. settings: what the papers' tables of settings print (`lr`, `epochs`, …).
+    """
 
     signature: str
     seed: int
     cell: Mapping[str, str]
+    overrides: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,8 @@ class Cell:
     parameters: int | None = None
     reason: str | None = None  # why no run is behind it
     signatures: tuple[str, ...] = field(default=())
+    constant: tuple[str, ...] = ()  # signatures of runs that gave every row the same answer
+    of_columns: Tolerance | None = None  # of an average: from the cells that it is the average of
 
     @property
     def n(self) -> int:
@@ -84,6 +97,10 @@ class Cell:
         """What chance allows between the two; None where there are no two, or they are not scores."""
         if self.ours is None or self.published is None:
             return None
+        if self.of_columns is not None:
+            return self.of_columns
+        if self.metric == SETTING:
+            return Tolerance(0.0, "a setting is equal or it is not")
         if self.signatures == (COUNTED,):  # there is no chance in a count
             return Tolerance(CLOSE * self.published.value, "one percent of what is printed: counters differ in norms")
         if "quantity" in self.place or self.metric == "training":
@@ -103,7 +120,12 @@ class Cell:
         if self.n + len(self.diverged) < self.planned:
             return "partial"
         allowed, difference = self.allowed, self.difference
-        return "ours alone" if allowed is None or difference is None else verdict(difference, allowed)
+        if difference is None:
+            return "ours alone"
+        if allowed is None:
+            return "not compared"
+        found = verdict(difference, allowed)
+        return "as published" if self.metric == SETTING and found == "reproduced" else found
 
 
 def aggregate(values: Sequence[float], statistic: str) -> float:
@@ -134,9 +156,11 @@ def build_cells(
         _cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment, analysed) for p in printed
     ]
     own: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    found = [records[run.signature] for run in planned if run.signature in records]
+    tests = list(dict.fromkeys(test for record in found for test in tests_of(record)))
     for run in planned:
         if not any(agrees(run.cell, p.place) for p in printed):
-            for place in _places(run, records, of, experiment, analysed):
+            for place in _places(run, tests, analysed.places(experiment.analyses, records.get(run.signature), of)):
                 own.setdefault(tuple(sorted(place.items())), place)
     cells += [
         _cell(place, None, _behind(place, planned), records, statistic, of, experiment, analysed)
@@ -145,16 +169,14 @@ def build_cells(
     return _with_averages(cells)
 
 
-def _places(
-    run: Behind, records: Mapping[str, Record], of: str, experiment: Experiment, analysed: Analysed
-) -> list[Mapping[str, str]]:
-    """A run's cell, or one for each test it answered, or for each point of its analyses."""
-    record = records.get(run.signature)
-    if record is not None and experiment.analyses:
-        points = analysed.places(experiment.analyses, record, of)
-        return [{**run.cell, **point} for point in points] or [run.cell]
-    tests = tests_of(record) if record is not None else []
-    return [{**run.cell, "task": test} for test in tests] if tests and "task" not in run.cell else [run.cell]
+def _places(run: Behind, tests: Sequence[str], points: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """A run's cell: its main metric, and one for each test of the experiment, unless tasks are coordinates of runs; or
+    one for each point of its analyses."""
+    answered = tests if "task" not in run.cell else ()
+    return [{**run.cell, **point} for point in points] or [
+        run.cell,
+        *({**run.cell, "task": test} for test in answered),
+    ]
 
 
 def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]:
@@ -176,6 +198,7 @@ def _cell(
         return Cell(place, published, found, metric=place.get("quantity", ""), signatures=(COUNTED,))
     readings: list[Reading] = []
     diverged: list[str] = []
+    constant: list[str] = []
     metric, rows, parameters = "", None, None
     for run in behind:
         record = records.get(run.signature)
@@ -190,6 +213,8 @@ def _cell(
             value = reading(record, place, of)
         if value is None:
             continue
+        if not experiment.analyses and answers_are_constant(record, place, of):
+            constant.append(run.signature)
         readings.append(Reading(run.signature, run.seed, value))
         metric = "training" if of == "seconds" else metric_of(record, place)
         rows = scored_rows(record, place)
@@ -199,7 +224,7 @@ def _cell(
     return Cell(
         place=place, published=published, readings=tuple(readings), planned=len(behind), diverged=tuple(diverged),
         statistic=statistic, metric=metric, rows=rows, parameters=parameters, reason=reason,
-        signatures=tuple(run.signature for run in behind),
+        signatures=tuple(run.signature for run in behind), constant=tuple(constant),
     )  # fmt: skip
 
 
@@ -207,8 +232,17 @@ def _with_averages(cells: list[Cell]) -> list[Cell]:
     """Averages over tasks, of runs that each have one task, are the averages of the cells beside them."""
     beside: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
     for cell in cells:
-        beside.setdefault(_row(cell.place), []).append(cell)
-    return [_average(cell, beside[_row(cell.place)]) if _is_open_average(cell) else cell for cell in cells]
+        if cell.place.get("task") != AVERAGE:
+            beside.setdefault(_row(cell.place), []).append(cell)
+    done: list[Cell] = []
+    for cell in cells:
+        others = beside.get(_row(cell.place), ()) if cell.place.get("task") == AVERAGE else ()
+        average = _average(cell, others) if _is_open_average(cell) else cell
+        chances = [other.allowed for other in others]
+        known = [chance for chance in chances if chance is not None]
+        whole = bool(known) and len(known) == len(chances)
+        done.append(replace(average, of_columns=of_average(known)) if whole else average)
+    return done
 
 
 def _is_open_average(cell: Cell) -> bool:
@@ -219,17 +253,17 @@ def _row(place: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, value) for key, value in place.items() if key != "task"))
 
 
-def _average(cell: Cell, row: Sequence[Cell]) -> Cell:
-    """The average cell of a row: one reading, where every other cell of the row is complete."""
-    others = [other for other in row if other.place.get("task") != AVERAGE]
+def _average(cell: Cell, others: Sequence[Cell]) -> Cell:
+    """The average of `others`: one reading, where every one of them is complete."""
     signatures = tuple(signature for other in others for signature in other.signatures)
     complete = bool(others) and all(other.ours is not None and other.n == other.planned for other in others)
     values = [other.ours for other in others if other.ours is not None]
+    planned = int(any(other.planned for other in others))
     readings = (Reading("average of the row", 0, statistics.fmean(values)),) if complete else ()
     parameters = next((other.parameters for other in others if other.parameters is not None), None)
     return Cell(
-        place=cell.place, published=cell.published, readings=readings, planned=1, statistic="mean",
-        metric="average", parameters=parameters, signatures=signatures, reason=_shared_reason(others),
+        place=cell.place, published=cell.published, readings=readings, planned=planned, statistic="mean",
+        metric=AVERAGED, parameters=parameters, signatures=signatures, reason=_shared_reason(others),
     )  # fmt: skip
 
 

@@ -36,11 +36,21 @@ def reading(record: Record, place: Mapping[str, str], of: str) -> float | None:
     return _number(line.get(record.run["spec"]["task"]["main_metric"])) if line else None
 
 
+def answers_are_constant(record: Record, place: Mapping[str, str], of: str) -> bool:
+    """Whether the score that stands at `place` is that of one answer for every row."""
+    if QUANTITY in place or of == "seconds" or record.train.get("tests"):
+        return False
+    line = _line(record.train, place.get(EPOCHS, of)) or {}
+    return bool(line.get("constant_prediction"))
+
+
 def metric_of(record: Record, place: Mapping[str, str]) -> str:
     """The name of what `reading` reads."""
     if QUANTITY in place:
         return place[QUANTITY]
-    if record.train.get("tests"):
+    tests = record.train.get("tests") or {}
+    task = place.get("task", "")
+    if tests and (task == AVERAGE or TESTS.get(task, task) in tests):
         return "accuracy"
     return str(record.run["spec"]["task"]["main_metric"])
 
