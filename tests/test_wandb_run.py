@@ -113,7 +113,7 @@ def merged(records: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 def service() -> int:
     """The process id of wandb's service, a child of this process."""
-    children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    children = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
     return next(int(line.split()[0]) for line in children.stdout.splitlines() if "wandb-core" in line)
 
 
