@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lora_xs.records import Record
-from lora_xs.reporting.noise import Status, Tolerance, spread_of, tolerance, verdict
+from lora_xs.reporting.noise import Status, Tolerance, of_average, spread_of, tolerance, verdict
 from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
 from lora_xs.reporting.readings import metric_of, reading, scored_rows, tests_of
 from lora_xs.sweeps.experiment import Aggregate, Experiment
 
 START = "start"
+SETTING = "setting"
+"""The metric of a cell that says with what runs are planned: no result, and no record is behind it."""
 
 
 @dataclass(frozen=True)
 class Behind:
-    """A planned run as a cell sees it. cell: its coordinates in the experiment's grid."""
+    """A planned run as a cell sees it.
+
+    cell: its coordinates in the experiment's grid. overrides: `python train.py <overrides>` is this run. needs:
+    signatures of runs that come first. settings: what the papers' tables of settings print (`lr`, `epochs`, …).
+    """
 
     signature: str
     seed: int
     cell: Mapping[str, str]
+    overrides: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Cell:
     parameters: int | None = None
     reason: str | None = None  # why no run is behind it
     signatures: tuple[str, ...] = field(default=())
+    of_columns: Tolerance | None = None  # of an average: from the cells that it is the average of
 
     @property
     def n(self) -> int:
@@ -80,7 +90,13 @@ class Cell:
     @property
     def allowed(self) -> Tolerance | None:
         """What chance allows between the two; None where there are no two, or they are not scores."""
-        if self.ours is None or self.published is None or "quantity" in self.place or self.metric == "training":
+        if self.ours is None or self.published is None:
+            return None
+        if self.of_columns is not None:
+            return self.of_columns
+        if self.metric == SETTING:
+            return Tolerance(0.0, "a setting is equal or it is not")
+        if "quantity" in self.place or self.metric == "training":
             return None
         return tolerance(
             self.place.get("task", ""), self.ours, self.spread, self.n, self.rows, self.published.value,
@@ -97,7 +113,12 @@ class Cell:
         if self.n + len(self.diverged) < self.planned:
             return "partial"
         allowed, difference = self.allowed, self.difference
-        return "ours alone" if allowed is None or difference is None else verdict(difference, allowed)
+        if difference is None:
+            return "ours alone"
+        if allowed is None:
+            return "not compared"
+        found = verdict(difference, allowed)
+        return "as published" if self.metric == SETTING and found == "reproduced" else found
 
 
 def aggregate(values: Sequence[float], statistic: str) -> float:
@@ -123,19 +144,20 @@ def build_cells(
     printed = [cell for name in experiment.published for cell in read_published(name)]
     cells = [_cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment) for p in printed]
     own: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    found = [records[run.signature] for run in planned if run.signature in records]
+    tests = list(dict.fromkeys(test for record in found for test in tests_of(record)))
     for run in planned:
         if not any(agrees(run.cell, p.place) for p in printed):
-            for place in _places(run, records):
+            for place in _places(run, tests):
                 own.setdefault(tuple(sorted(place.items())), place)
     cells += [_cell(place, None, _behind(place, planned), records, statistic, of, experiment) for place in own.values()]
     return _with_averages(cells)
 
 
-def _places(run: Behind, records: Mapping[str, Record]) -> list[Mapping[str, str]]:
-    """A run's cell, or one for each test it answered."""
-    record = records.get(run.signature)
-    tests = tests_of(record) if record is not None else []
-    return [{**run.cell, "task": test} for test in tests] if tests and "task" not in run.cell else [run.cell]
+def _places(run: Behind, tests: Sequence[str]) -> list[Mapping[str, str]]:
+    """A run's cell: its main metric; and one for each test of the experiment, unless tasks are coordinates of runs."""
+    answered = tests if "task" not in run.cell else ()
+    return [run.cell, *({**run.cell, "task": test} for test in answered)]
 
 
 def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]:
@@ -181,8 +203,17 @@ def _with_averages(cells: list[Cell]) -> list[Cell]:
     """Averages over tasks, of runs that each have one task, are the averages of the cells beside them."""
     beside: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
     for cell in cells:
-        beside.setdefault(_row(cell.place), []).append(cell)
-    return [_average(cell, beside[_row(cell.place)]) if _is_open_average(cell) else cell for cell in cells]
+        if cell.place.get("task") != AVERAGE:
+            beside.setdefault(_row(cell.place), []).append(cell)
+    done: list[Cell] = []
+    for cell in cells:
+        others = beside.get(_row(cell.place), ()) if cell.place.get("task") == AVERAGE else ()
+        average = _average(cell, others) if _is_open_average(cell) else cell
+        chances = [other.allowed for other in others]
+        known = [chance for chance in chances if chance is not None]
+        whole = bool(known) and len(known) == len(chances)
+        done.append(replace(average, of_columns=of_average(known)) if whole else average)
+    return done
 
 
 def _is_open_average(cell: Cell) -> bool:
@@ -193,9 +224,8 @@ def _row(place: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, value) for key, value in place.items() if key != "task"))
 
 
-def _average(cell: Cell, row: Sequence[Cell]) -> Cell:
-    """The average cell of a row: one reading, where every other cell of the row is complete."""
-    others = [other for other in row if other.place.get("task") != AVERAGE]
+def _average(cell: Cell, others: Sequence[Cell]) -> Cell:
+    """The average of `others`: one reading, where every one of them is complete."""
     signatures = tuple(signature for other in others for signature in other.signatures)
     complete = bool(others) and all(other.ours is not None and other.n == other.planned for other in others)
     values = [other.ours for other in others if other.ours is not None]

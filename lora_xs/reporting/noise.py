@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["reproduced", "within noise", "off", "partial", "not run", "diverged", "not built", "ours alone"]
+Status = Literal[
+    "reproduced", "within noise", "off", "partial", "not run", "diverged", "not built", "ours alone",
+    "not compared", "as published",
+]  # fmt: skip
+"""`not compared`: seconds and operations, which have no tolerance. `as published`: of settings."""
 ROWS = {  # of the published test sets, for cells of which no run says how many it had
     **{"sst2": 872, "mrpc": 408, "cola": 1043, "qnli": 5463, "rte": 277, "stsb": 1500, "mnli": 9815},
     **{"boolq": 3270, "piqa": 1838, "siqa": 1954, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376},
@@ -64,6 +68,12 @@ def tolerance(
     error = math.sqrt(chance**2 + seeds_here**2 + seeds_there**2)
     words = f"test set of {rows:,} ±{chance:.2f}, seeds ±{seeds_here:.2f} here, ±{seeds_there:.2f} there"
     return Tolerance(error, words)
+
+
+def of_average(columns: Sequence[Tolerance]) -> Tolerance:
+    """What to allow of an average of columns, each with its own chance."""
+    error = math.sqrt(sum(column.standard_error**2 for column in columns)) / len(columns)
+    return Tolerance(error, f"from those of its {len(columns)} columns")
 
 
 def verdict(difference: float, allowed: Tolerance) -> Status:

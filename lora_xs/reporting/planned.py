@@ -4,36 +4,67 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lora_xs.atomic import write_json
 from lora_xs.cache import cache_root
 from lora_xs.records import Record, find_records
 from lora_xs.reporting.cells import Behind
 
+if TYPE_CHECKING:
+    from lora_xs.sweeps.grid import PlannedRun
+
 HOUSE = Path(__file__).resolve().parents[2]
 SOURCES = ("configs/**/*.yaml", "experiments/*.yaml", "lora_xs/spec/*.py", "lora_xs/sweeps/*.py")
 """What signatures follow from."""
+FORMAT = 2  # of a kept plan
 
 
-def planned_runs(name: str, overrides: Sequence[str] = ()) -> list[Behind]:
-    """The runs of an experiment, in its file's order. Raises UserError as `lora_xs.sweeps.grid.expand`."""
-    folder = cache_root("plans")
-    key = hashlib.sha256(json.dumps([_house(), name, list(overrides)]).encode()).hexdigest()[:24]
+def planned_runs(
+    name: str, overrides: Sequence[str] = (), composing: Callable[[str], object] = lambda name: None
+) -> list[Behind]:
+    """The runs of an experiment, in its file's order; `composing` hears its name where that takes seconds.
+
+    Raises UserError as `lora_xs.sweeps.grid.expand`.
+    """
+    folder = cache_root("plans") if not name.endswith(".yaml") else None  # a file elsewhere is not in `_house`
+    key = hashlib.sha256(json.dumps([FORMAT, _house(), name, list(overrides)]).encode()).hexdigest()[:24]
     kept = folder / f"{name}-{key}.json" if folder is not None else None
     if kept is not None and kept.is_file():
         try:
-            return [Behind(*line) for line in json.loads(kept.read_text(encoding="utf-8"))]
-        except (ValueError, TypeError):
+            return [_behind(**line) for line in json.loads(kept.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError, KeyError):
             kept.unlink(missing_ok=True)
     from lora_xs.sweeps.grid import cells, load_experiment
 
-    runs = [Behind(run.spec.signature, run.spec.seed, run.cell) for run in cells(load_experiment(name), overrides)]
+    experiment = load_experiment(name)
+    if experiment.arms:
+        composing(name)
+    runs = [_seen(run) for run in cells(experiment, overrides)]
     if kept is not None:
-        write_json(kept, [[run.signature, run.seed, dict(run.cell)] for run in runs])
+        write_json(kept, [asdict(run) for run in runs])
     return runs
+
+
+def _seen(run: PlannedRun) -> Behind:
+    """What the tables need of a composed run."""
+    trainer = run.spec.trainer
+    settings = {
+        "lr": trainer.learning_rate,
+        "classifier_lr": trainer.head_learning_rate,
+        "epochs": trainer.epochs,
+    }
+    known = {key: float(value) for key, value in settings.items() if value is not None}
+    return Behind(run.spec.signature, run.spec.seed, dict(run.cell), run.overrides, run.needs, known)
+
+
+def _behind(**line: Any) -> Behind:
+    line["overrides"], line["needs"] = tuple(line["overrides"]), tuple(line["needs"])
+    return Behind(**line)
 
 
 def records_below(*folders: Path) -> dict[str, Record]:

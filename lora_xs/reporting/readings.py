@@ -12,6 +12,8 @@ TESTS = {"openbookqa": "obqa"}
 """What the papers call a test, where this suite has another name."""
 EPOCHS = "when"
 QUANTITY = "quantity"
+ANALYSED = ("retained_fraction",)
+"""Coordinates of a changed model (App. E and F): the score of the run itself does not stand there."""
 
 
 def reading(record: Record, place: Mapping[str, str], of: str) -> float | None:
@@ -22,6 +24,8 @@ def reading(record: Record, place: Mapping[str, str], of: str) -> float | None:
     `quantity` asks for a measured time (seconds, or percent), `when` for an epoch.
     """
     train = record.train
+    if any(key in place for key in ANALYSED):
+        return None
     if QUANTITY in place:
         return _quantity(train, place[QUANTITY])
     if of == "seconds":
@@ -40,7 +44,9 @@ def metric_of(record: Record, place: Mapping[str, str]) -> str:
     """The name of what `reading` reads."""
     if QUANTITY in place:
         return place[QUANTITY]
-    if record.train.get("tests"):
+    tests = record.train.get("tests") or {}
+    task = place.get("task", "")
+    if tests and (task == AVERAGE or TESTS.get(task, task) in tests):
         return "accuracy"
     return str(record.run["spec"]["task"]["main_metric"])
 

@@ -1,0 +1,120 @@
+"""One table, whole: an experiment's cells laid out, with its caption and footnotes. Renderers only write it down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lora_xs.command import PATH_KEYS
+from lora_xs.reporting.cells import Behind, Cell, build_cells
+from lora_xs.reporting.evidence import Evidence
+from lora_xs.reporting.layout import Laid, lay_out
+from lora_xs.reporting.planned import planned_runs
+from lora_xs.reporting.settings import RUN_BY, setting_cells
+from lora_xs.sweeps.experiment import Experiment
+
+SECONDS = "seconds"
+
+
+@dataclass(frozen=True)
+class Table:
+    """statistic, of: how a cell's runs became its number; None: no runs. overrides: laid on every
+    run, without where files lie on this machine."""
+
+    experiment: Experiment
+    cells: tuple[Cell, ...]
+    laid: Laid
+    runs: tuple[Behind, ...] = ()
+    statistic: str | None = None
+    of: str | None = None
+    overrides: tuple[str, ...] = ()
+    synthetic: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The experiment's name, and the file's."""
+        return self.experiment.name
+
+    @property
+    def caption(self) -> str:
+        """What it shows, where it is published, in what our numbers differ from the paper's way."""
+        said = self.experiment.source
+        where = f" ({', '.join(self.laid.constants)})" if self.laid.constants else ""
+        parts = [f"{said[0].upper()}{said[1:]}: {self.experiment.title}{where}."]
+        if self.synthetic:
+            parts.insert(0, "SYNTHETIC: made by a test, no results.")
+        parts += [self.how, f"Overrides: {' '.join(self.overrides)}." if self.overrides else ""]
+        return " ".join(part for part in parts if part)
+
+    @property
+    def how(self) -> str:
+        """How our numbers were made of runs."""
+        if self.statistic is None or self.of is None:
+            return ""
+        way = self.experiment.aggregate
+        of = "seconds of training" if self.of == SECONDS else f"each run's {self.of} evaluation"
+        other = way is not None and (way.statistic, way.of) != (self.statistic, self.of)
+        theirs = f", where the paper takes the {way.statistic} of the {way.of}" if way is not None and other else ""
+        return f"Ours: {self.statistic} over seeds of {of}{theirs}; ± sample standard deviation."
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Cells by status, the most first."""
+        return dict(Counter(cell.status for cell in self.cells).most_common())
+
+    def marks(self, notes: Sequence[str]) -> str:
+        """The numbers of these footnotes, as `1, 3`."""
+        return ", ".join(str(self.notes.index(note) + 1) for note in notes)
+
+
+def make_table(
+    experiment: Experiment,
+    evidence: Evidence,
+    overrides: Sequence[str] = (),
+    *,
+    statistic: str | None = None,
+    of: str | None = None,
+    composing: Callable[[str], object] = lambda name: None,
+) -> Table:
+    """The table of an experiment. statistic, of: other than the paper's. composing: as `planned_runs` takes it.
+
+    Raises UserError for overrides that a run refuses.
+    """
+    way = experiment.aggregate
+    runs: list[Behind] = []
+    if experiment.name in RUN_BY:
+        cells = setting_cells(
+            experiment.name, experiment.published, lambda name: planned_runs(name, overrides, composing)
+        )
+        way = None
+    else:
+        runs = planned_runs(experiment.name, overrides, composing)
+        of = None if way is not None and way.of == SECONDS else of
+        cells = build_cells(experiment, runs, evidence.records, statistic=statistic, of=of)
+    notes = dict.fromkeys(note for cell in cells for note in (*printed_notes(cell), *own_notes(cell)))
+    return Table(
+        experiment=experiment,
+        cells=tuple(cells),
+        laid=lay_out(experiment.name, cells),
+        runs=tuple(runs),
+        statistic=(statistic or way.statistic) if way is not None else None,
+        of=(of or way.of) if way is not None else None,
+        overrides=tuple(word for word in overrides if word.partition("=")[0].lstrip("+~") not in PATH_KEYS),
+        synthetic=evidence.synthetic,
+        notes=tuple(notes),
+    )
+
+
+def printed_notes(cell: Cell) -> tuple[str, ...]:
+    """What is wrong with the published number."""
+    return (f"misprint: {cell.published.misprint}",) if cell.published is not None and cell.published.misprint else ()
+
+
+def own_notes(cell: Cell) -> tuple[str, ...]:
+    """Why there is no number of ours, and which runs diverged."""
+    if cell.reason is not None:
+        return (f"not built: {cell.reason}",)
+    return (f"diverged: {', '.join(cell.diverged)}",) if cell.diverged else ()
