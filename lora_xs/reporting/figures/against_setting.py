@@ -8,8 +8,8 @@ from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
 from lora_xs.reporting.figures.lines import Line, draw_lines, lines_of
 from lora_xs.reporting.figures.material import Material, Picture, coverage
-from lora_xs.reporting.figures.panels import at, distinct, legend, score_label, spare, titled
-from lora_xs.reporting.figures.style import finish, new_figure, styled
+from lora_xs.reporting.figures.panels import at, distinct, score_label, spare, titled
+from lora_xs.reporting.figures.style import finish, label_edges, new_figure, plain_log, styled
 from lora_xs.reporting.labels import head
 
 
@@ -57,16 +57,15 @@ def _pictures(material: Material, setting: Setting) -> list[Picture]:
         figure, axes = new_figure(rows, columns, 0.9 + 2.3 * rows if rows > 1 else 3.4)
         series = [value for (value,) in distinct(cells, setting.series)]
         for one, (title, lines) in zip(axes.flat, panels.items(), strict=False):
-            one.set_xscale("log")
+            plain_log(one)
             one.set_title(title)
-            one.set_ylabel(score_label(cells))
             draw_lines(one, lines, series)
         spare(list(axes.flat)[len(panels) :])
-        figure.supxlabel(head(setting.x))
+        label_edges(axes, head(setting.x), score_label(cells))
         drawn = {line.series for lines in panels.values() for line in lines}
         sources = {line.ours for lines in panels.values() for line in lines}
         shown = [one for one in series if one in drawn]
-        legend(figure, [*series_handles(setting.series, shown, series), *source_handles(sources)])
-        finish(figure, material.heading, coverage(cells), material.synthetic)
+        handles = [*series_handles(setting.series, shown, series), *source_handles(sources)]
+        finish(figure, material.heading, coverage(cells), material.synthetic, handles)
     caption = f"{material.heading}. Score against {head(setting.x).lower()} (log scale), a panel a test. {material.how}"
     return [Picture(f"{material.name}-{setting.kind}", setting.kind, material.name, caption, figure)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import bar_handles, bar_marks, bar_source_handles
 from lora_xs.reporting.figures.material import Material, Picture, coverage
-from lora_xs.reporting.figures.panels import distinct, legend, named
+from lora_xs.reporting.figures.panels import distinct, named
 from lora_xs.reporting.figures.style import GREY, Look, finish, look_of, new_figure, styled
 from lora_xs.reporting.labels import label, metric_label
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KIND = "bars"
 QUANTITY, METHOD = "quantity", "method"
+MILLION = 1e6
 PLAIN = Look("#0072B2", "o", "")
 
 
@@ -32,6 +33,7 @@ class Bar:
     spread: float | None
     published: float | None
     text: str
+    gap: str = "not run"  # what stands where ours is None
 
 
 def bars(material: Material) -> list[Picture]:
@@ -54,10 +56,15 @@ def panels_of(cells: Sequence[Cell]) -> dict[str, list[Bar]]:
         printed = cell.published
         bar = Bar(
             name, cell.place.get(METHOD, ""), cell.ours, cell.spread, printed.value if printed else None,
-            printed.printed if printed else "",
+            printed.printed if printed else "", gap_of(cell),
         )  # fmt: skip
         found.setdefault(title, []).append(bar)
     return found
+
+
+def gap_of(cell: Cell) -> str:
+    """What stands where a number of ours is missing."""
+    return cell.status if cell.status in ("not built", "diverged") else "not run"
 
 
 def _keys(cells: Sequence[Cell]) -> list[str]:
@@ -75,14 +82,21 @@ def _draw(material: Material, panels: Mapping[str, Sequence[Bar]]) -> Figure:
         sources = {True for i in panels.values() for bar in i if bar.ours is not None}
         sources |= {False for i in panels.values() for bar in i if bar.published is not None}
         handles = bar_handles(METHOD, methods) if len(methods) > 1 else []
-        legend(figure, [*handles, *bar_source_handles(sources)])
         where = [f"Ours ran on: {material.hardware}."] if True in sources and material.hardware else []
-        finish(figure, material.heading, [*coverage(material.cells), *where], material.synthetic)
+        finish(
+            figure,
+            material.heading,
+            [*coverage(material.cells), *where],
+            material.synthetic,
+            [*handles, *bar_source_handles(sources)],
+        )
     return figure
 
 
 def draw_bars(axes: Axes, inside: Sequence[Bar], methods: Sequence[str]) -> None:
     """Horizontal bars, the first on top; a place without ours says so."""
+    from matplotlib.ticker import EngFormatter
+
     axes.grid(False, axis="y")
     axes.set_yticks(range(len(inside)), [bar.name for bar in inside])
     axes.set_ylim(len(inside) - 0.4, -0.6)
@@ -98,11 +112,13 @@ def draw_bars(axes: Axes, inside: Sequence[Bar], methods: Sequence[str]) -> None
             )
             _name(axes, bar.ours + (bar.spread or 0), high, _short(bar.ours), top)
         else:
-            _name(axes, 0.0, high, "not run", top, GREY)
+            _name(axes, 0.0, high, bar.gap, top, GREY)
         if bar.published is not None:
             axes.barh(low, bar.published, height=size, **bar_marks(look, False))
             _name(axes, bar.published, low, bar.text, top)
     axes.set_xlim(0, top * 1.28)
+    if top >= MILLION:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _name(axes: Axes, x: float, y: float, words: str, top: float, colour: str = "black") -> None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.figures.bars import Bar, draw_bars
+from lora_xs.reporting.figures.bars import Bar, draw_bars, gap_of
 from lora_xs.reporting.figures.keys import bar_source_handles
 from lora_xs.reporting.figures.material import Material, Picture, coverage
-from lora_xs.reporting.figures.panels import at, distinct, legend, score_label, titled
-from lora_xs.reporting.figures.style import finish, new_figure, styled
+from lora_xs.reporting.figures.panels import at, distinct, score_label, titled
+from lora_xs.reporting.figures.style import finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import label
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def panels_of(cells: Sequence[Cell], key: str) -> dict[str, list[Bar]]:
 def _bar(cell: Cell, key: str) -> Bar:
     printed = cell.published
     value, text = (printed.value, printed.printed) if printed is not None else (None, "")
-    return Bar(label(key, cell.place[key]), cell.place[key], cell.ours, cell.spread, value, text)
+    return Bar(label(key, cell.place[key]), cell.place[key], cell.ours, cell.spread, value, text, gap_of(cell))
 
 
 def _draw(material: Material, panels: Mapping[str, Sequence[Bar]]) -> Figure:
@@ -52,7 +52,7 @@ def _draw(material: Material, panels: Mapping[str, Sequence[Bar]]) -> Figure:
             draw_bars(one, inside, series)
         sources = {True for i in panels.values() for bar in i if bar.ours is not None}
         sources |= {False for i in panels.values() for bar in i if bar.published is not None}
-        figure.supxlabel(score_label(material.cells))
-        legend(figure, bar_source_handles(sources))
-        finish(figure, material.heading, coverage(material.cells), material.synthetic)
+        label_edges(axes, score_label(material.cells))
+        handles = bar_source_handles(sources)
+        finish(figure, material.heading, coverage(material.cells), material.synthetic, handles)
     return figure

@@ -10,7 +10,7 @@ from lora_xs.records import Record
 from lora_xs.reporting.figures.bars import Bar, draw_bars
 from lora_xs.reporting.figures.keys import bar_handles
 from lora_xs.reporting.figures.material import Material, Picture
-from lora_xs.reporting.figures.panels import legend, named
+from lora_xs.reporting.figures.panels import named
 from lora_xs.reporting.figures.style import finish, new_figure, styled
 from lora_xs.reporting.noise import spread_of
 
@@ -87,10 +87,9 @@ def _picture(material: Material, found: Sequence[Cost], model: str, task: str, s
                 for c, value in zip(found, values, strict=True)
             ]
             draw_bars(one, inside, methods)
-        legend(figure, bar_handles("method", methods))
         runs, planned = sum(cost.runs for cost in found), sum(cost.planned for cost in found)
         notes = [f"Ours, {runs} of {planned} runs; ran on: {material.hardware}. Nothing of this is published."]
-        finish(figure, title, notes, material.synthetic)
+        finish(figure, title, notes, material.synthetic, bar_handles("method", methods))
     name = "-".join(filter(None, [material.name, KIND, *((model, task.replace("/", "_")) if several else ())]))
     caption = f"{title}. Medians over runs, whiskers are sample standard deviations; runs of one machine compare."
     return Picture(name, KIND, material.name, caption, figure)

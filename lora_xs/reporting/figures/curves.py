@@ -11,7 +11,7 @@ from lora_xs.records import Record
 from lora_xs.reporting.cells import Behind
 from lora_xs.reporting.figures.material import Material, Picture
 from lora_xs.reporting.figures.panels import named, spare, titled
-from lora_xs.reporting.figures.style import LOOKS, SPARE, Look, finish, hatch_off, new_figure, styled
+from lora_xs.reporting.figures.style import LOOKS, SPARE, Look, finish, hatch_off, label_edges, new_figure, styled
 from lora_xs.reporting.figures.trajectories import Band, Trajectory, band, draw_bands, scores, training_losses
 from lora_xs.reporting.labels import metric_label
 
@@ -106,7 +106,7 @@ def _draw(material: Material, panels: Sequence[Panel], kind: str, x: str, y: str
             else:
                 hatch_off(one, "not run")
         spare(list(axes.flat)[len(panels) :])
-        figure.supxlabel(x)
+        label_edges(axes, x)
         missing = [f"{panel.title}: {name}" if panel.title else name for panel in panels for name in panel.missing]
         shown = "; ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         seeds = "Ours alone: the papers print no numbers for these curves."

@@ -9,8 +9,8 @@ from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
 from lora_xs.reporting.figures.lines import Line, draw_lines, lines_of
 from lora_xs.reporting.figures.material import Material, Picture, coverage
-from lora_xs.reporting.figures.panels import at, distinct, legend, score_label, titled
-from lora_xs.reporting.figures.style import finish, new_figure, styled
+from lora_xs.reporting.figures.panels import at, distinct, score_label, titled
+from lora_xs.reporting.figures.style import finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import label
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _draw(material: Material, cells: Sequence[Cell], panels: Panels) -> Figure:
             draw_lines(one, lines, series, shift=0.09)
             one.set_xticks(list(POSITION.values()), [label(WHEN, when) for when in POSITION])
             one.set_xlim(0.7, 3.3)
-        figure.supylabel(score_label(cells) if len({cell.metric for cell in cells}) == 1 else "score (points)")
+        label_edges(axes, y=score_label(cells))
         sources = {line.ours for lines in panels.values() for line in lines}
-        legend(figure, [*series_handles(SERIES, series), *source_handles(sources)])
-        finish(figure, material.heading, coverage(cells), material.synthetic)
+        handles = [*series_handles(SERIES, series), *source_handles(sources)]
+        finish(figure, material.heading, coverage(cells), material.synthetic, handles)
     return figure

@@ -96,8 +96,11 @@ def coverage(cells: Sequence[Cell]) -> list[str]:
     lines = []
     if counts["run"] < len(planned):
         words = [f"{counts[state]} {state}" for state in ("in part", "not run", "diverged") if counts[state]]
-        done = "none" if not counts["run"] and not counts["in part"] else f"{counts['run']} complete"
-        lines.append(f"Ours, of {len(planned)} cells: {', '.join([done, *words])}.")
+        if counts["not run"] == len(planned):
+            lines.append(f"Ours: not run ({len(planned)} cells planned).")
+        else:
+            shown = ", ".join([f"{counts['run']} complete", *words])
+            lines.append(f"Ours, of {len(planned)} cells: {shown}.")
     left = [cell for cell in own if cell.reason is not None]
     by_reason = {reason: [c for c in left if c.reason == reason] for reason in dict.fromkeys(c.reason for c in left)}
     lines += [f"Not built ({_named(some)}): {reason}." for reason, some in by_reason.items()]

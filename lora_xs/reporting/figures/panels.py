@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
 from lora_xs.reporting.cells import Cell
@@ -12,7 +12,6 @@ from lora_xs.reporting.published import AVERAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SELF_SPOKEN = ("task", "model", "method", "init", "a_init", "module")
 """Coordinates whose values need no name beside them."""
@@ -56,11 +55,6 @@ def score_label(cells: Iterable[Cell]) -> str:
 def is_loss(cells: Iterable[Cell]) -> bool:
     """Whether less is better."""
     return any(cell.metric in LOWER_IS_BETTER for cell in cells)
-
-
-def legend(figure: Figure, handles: Sequence[Any], columns: int = 7) -> None:
-    """One legend above all panels."""
-    figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.4)
 
 
 def spare(axes: Iterable[Axes]) -> None:

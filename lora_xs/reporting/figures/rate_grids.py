@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.material import Material, Picture, coverage
 from lora_xs.reporting.figures.panels import at, distinct, titled
-from lora_xs.reporting.figures.style import GREY, finish, new_figure, styled
+from lora_xs.reporting.figures.style import GREY, finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import head
 from lora_xs.reporting.published import same
 
@@ -66,7 +67,8 @@ def rate_grids(material: Material) -> list[Picture]:
         return []
     caption = (
         f"{material.heading}. Heat maps over the adapter's learning rate (down) and the classifier's (across); a "
-        f"square with a number is a cell, ± is the spread over seeds; darker is lower. {material.how}"
+        f"square with a number is a cell, ± is the spread over seeds; darker is lower, and "
+        f"outliers lie below the scale. {material.how}"
     )
     figure = _draw(material, maps_of(cells))
     return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, figure)]
@@ -104,12 +106,22 @@ def _square(row: int, column: int, cell: Cell | None, ours: bool) -> Square:
     return Square(row, column, cell.published.value, f"{cell.published.printed}{spread}")
 
 
+def bounds(values: Sequence[float]) -> tuple[float, float]:
+    """The colour scale's ends: all values but those far below the rest (Tukey's fence), so that one run that collapsed
+    does not paint all others alike."""
+    if len(values) > 3:
+        first, _, third = statistics.quantiles(values, n=4)
+        values = [value for value in values if value >= first - 1.5 * (third - first)]
+    return min(values), max(values) if max(values) > min(values) else min(values) + 1
+
+
 def _draw(material: Material, maps: Sequence[tuple[Map, ...]]) -> Figure:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     values = [square.value for pair in maps for one in pair for square in one.squares if square.value is not None]
-    scale = Normalize(min(values), max(values) if max(values) > min(values) else min(values) + 1)
+    low, high = bounds(values)
+    scale = Normalize(low, high, clip=True)
     across = len(maps) if len(maps) <= 5 else 5
     bands = -(-len(maps) // across)
     deep = len(maps[0])
@@ -122,12 +134,14 @@ def _draw(material: Material, maps: Sequence[tuple[Map, ...]]) -> Figure:
             for down in range(deep):
                 axes[place // across * deep + down][place % across].remove()
         colours = ScalarMappable(scale, MAP)
-        bar = figure.colorbar(colours, ax=axes.ravel().tolist(), shrink=0.6, pad=0.015, aspect=30)
+        extend = "min" if min(values) < low else "neither"
+        bar = figure.colorbar(colours, ax=axes.ravel().tolist(), shrink=0.7, pad=0.015, aspect=30, extend=extend)
         bar.set_label(SCALE)
         bar.outline.set_linewidth(0.4)
-        figure.supxlabel(head("classifier_lr"))
-        figure.supylabel(head("lr"))
-        finish(figure, material.heading, coverage(material.cells), material.synthetic)
+        label_edges(axes, head("classifier_lr"), head("lr"))
+        outside = sum(value < low for value in values)
+        below = [f"{outside} of {len(values)} squares lie below the colour scale."] if outside else []
+        finish(figure, material.heading, [*coverage(material.cells), *below], material.synthetic)
     return figure
 
 

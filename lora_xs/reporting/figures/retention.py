@@ -9,8 +9,8 @@ from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
 from lora_xs.reporting.figures.lines import Line, draw_lines, lines_of
 from lora_xs.reporting.figures.material import Material, Picture, coverage
-from lora_xs.reporting.figures.panels import at, distinct, legend, score_label, spare, titled
-from lora_xs.reporting.figures.style import finish, new_figure, styled
+from lora_xs.reporting.figures.panels import at, distinct, score_label, spare, titled
+from lora_xs.reporting.figures.style import finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import label
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ WORDS = {
     SPECTRUM: "fraction of W's singular values kept in one kind of module, all layers",
     PROJECTION: "fraction of W's singular vectors that ΔW is projected on (log scale)",
 }
+AXES = {SPECTRUM: "fraction kept", PROJECTION: "fraction of vectors (log)"}
 
 
 def retention(material: Material) -> list[Picture]:
@@ -85,11 +86,10 @@ def _draw(
             _fractions(one, lines, kind)
         if len(tasks) == 1:
             spare(list(axes.flat)[len(panels) :])
-        figure.supxlabel(WORDS[kind])
-        figure.supylabel(score_label(cells))
+        label_edges(axes, AXES[kind], score_label(cells))
         sources = {line.ours for lines in panels.values() for line in lines}
-        legend(figure, [*series_handles(SUBSET, series), *source_handles(sources)])
-        finish(figure, heading, coverage(cells), material.synthetic)
+        handles = [*series_handles(SUBSET, series), *source_handles(sources)]
+        finish(figure, heading, coverage(cells), material.synthetic, handles)
     return figure
 
 

@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
 from lora_xs.reporting.figures.material import Material, coverage
-from lora_xs.reporting.figures.panels import at, distinct, headline, is_loss, legend, score_label, spare, titled
-from lora_xs.reporting.figures.style import GREY, Look, finish, hatch_off, look_of, marks, new_figure, styled
+from lora_xs.reporting.figures.panels import at, distinct, headline, is_loss, score_label, spare, titled
+from lora_xs.reporting.figures.style import (
+    GREY,
+    Look,
+    finish,
+    hatch_off,
+    label_edges,
+    look_of,
+    marks,
+    new_figure,
+    plain_log,
+    styled,
+)
 from lora_xs.reporting.labels import label
 
 if TYPE_CHECKING:
@@ -91,16 +102,16 @@ def draw(material: Material, panels: Sequence[Panel], title: str, axis: str) -> 
         for one, panel in zip(flat, panels, strict=False):
             _draw(one, panel)
         spare(flat[len(panels) :])
-        figure.supxlabel(axis)
+        label_edges(axes, axis)
         methods = list(dict.fromkeys(point.method for panel in panels for point in panel.points))
         sources = {point.ours for panel in panels for point in panel.points}
-        legend(figure, [*series_handles("method", methods), *source_handles(sources), _front_handle()])
-        finish(figure, title, coverage(material.cells), material.synthetic)
+        handles = [*series_handles("method", methods), *source_handles(sources), _front_handle()]
+        finish(figure, title, coverage(material.cells), material.synthetic, handles)
     return figure
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    axes.set_xscale("log")
+    plain_log(axes)
     axes.set_title(panel.title)
     axes.set_ylabel(panel.axis)
     if not panel.points:

@@ -91,13 +91,26 @@ def new_figure(rows: int, columns: int, height: float, **keywords: Any) -> tuple
     return figure, figure.subplots(rows, columns, squeeze=False, **keywords)
 
 
-def finish(figure: Figure, title: str, notes: Sequence[str], synthetic: bool) -> None:
-    """Title above, notes below (what is missing), and SYNTHETIC across where a test made the records."""
-    lines = [line for note in notes for line in textwrap.wrap(note, 128)]
+def finish(
+    figure: Figure, title: str, notes: Sequence[str], synthetic: bool, handles: Sequence[Any] = (), columns: int = 6
+) -> None:
+    """Title and legend above the panels, notes (what is missing) below, SYNTHETIC across where a test made the records.
+
+    handles: of the in `columns` columns.
+    """
     height = figure.get_figheight()
+    heads, lines = textwrap.wrap(title, 100), [line for note in notes for line in textwrap.wrap(note, 128)]
+    titled = (0.08 + 0.15 * len(heads)) / height
+    keys = (0.05 + 0.155 * -(-len(handles) // columns)) / height if handles else 0.0
     bottom = (0.06 + 0.115 * len(lines)) / height if lines else 0.0
-    figure.get_layout_engine().set(rect=(0, bottom, 1, 1 - bottom))  # type: ignore[union-attr, call-arg]
-    figure.suptitle("\n".join(textwrap.wrap(title, 98)), x=0.01, ha="left", fontweight="bold", fontsize=TEXT)
+    engine = figure.get_layout_engine()
+    engine.set(rect=(0.005, bottom, 0.99, 1 - bottom - titled - keys))  # type: ignore[union-attr, call-arg]
+    figure.text(0.01, 1 - 0.06 / height, "\n".join(heads), fontsize=TEXT, fontweight="bold", va="top", gid="title")
+    if handles:
+        figure.legend(
+            handles=list(handles), loc="upper left", bbox_to_anchor=(0.005, 1 - titled), ncols=columns,
+            handlelength=2.4, columnspacing=1.4, borderaxespad=0.0, borderpad=0.1,
+        )  # fmt: skip
     if lines:
         figure.text(0.01, 0.03 / height, "\n".join(lines), fontsize=SMALL, color="#333333", va="bottom", gid="notes")
     if synthetic:
@@ -105,6 +118,31 @@ def finish(figure: Figure, title: str, notes: Sequence[str], synthetic: bool) ->
             0.5, 0.5, "SYNTHETIC", fontsize=52, color=VERMILLION, alpha=0.22, rotation=24, ha="center", va="center",
             fontweight="bold", gid="synthetic", zorder=100,
         )  # fmt: skip
+
+
+def label_edges(axes: Any, x: str = "", y: str = "") -> None:
+    """Labels for axes that panels share: below the lowest panel of each column, left of the first of each row.
+
+    axes: `[rows, columns]`, some of which may have been removed.
+    """
+    rows, columns = axes.shape
+    for column in range(columns):
+        there = [axes[row][column] for row in range(rows) if axes[row][column].figure is not None]
+        if there and x:
+            there[-1].set_xlabel(x)
+            there[-1].tick_params(labelbottom=True)
+    for row in range(rows):
+        if y and axes[row][0].figure is not None:
+            axes[row][0].set_ylabel(y)
+
+
+def plain_log(axes: Axes) -> None:
+    """A logarithmic x axis with ticks as 1k, 10k, 1M."""
+    from matplotlib.ticker import EngFormatter, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def hatch_off(axes: Axes, words: str) -> None:
