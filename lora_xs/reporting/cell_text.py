@@ -60,8 +60,9 @@ def count_text(cell: Cell) -> str:
 
 
 def signed(value: float, cell: Cell) -> str:
-    """A difference, with its sign."""
-    return ("−" if value < 0 else "+") + number_text(abs(value), cell)
+    """A difference with its sign; none where nothing is left of it."""
+    text = number_text(abs(value), cell)
+    return ("" if not text.strip("0.") else "−" if value < 0 else "+") + text
 
 
 def _ours(cell: Cell) -> str:
@@ -80,7 +81,7 @@ def _ours(cell: Cell) -> str:
 def _published(cell: Cell) -> str:
     if cell.published is None:
         return "–"
-    spread = f" ± {cell.published.std:g}" if cell.published.std is not None else ""
+    spread = f" ± {cell.published.printed_std}" if cell.published.printed_std else ""
     return cell.published.printed + spread
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from lora_xs.records import Record
 from lora_xs.reporting.noise import Status, Tolerance, of_average, spread_of, tolerance, verdict
 from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
-from lora_xs.reporting.readings import metric_of, reading, scored_rows, tests_of
+from lora_xs.reporting.readings import answers_are_constant, metric_of, reading, scored_rows, tests_of
 from lora_xs.sweeps.experiment import Aggregate, Experiment
 
 START = "start"
+AVERAGED = "average"
+"""The metric of an average over cells."""
 SETTING = "setting"
 """The metric of a cell that says with what runs are planned: no result, and no record is behind it."""
 
@@ -62,6 +64,7 @@ class Cell:
     parameters: int | None = None
     reason: str | None = None  # why no run is behind it
     signatures: tuple[str, ...] = field(default=())
+    constant: tuple[str, ...] = ()  # signatures of runs that gave every row the same answer
     of_columns: Tolerance | None = None  # of an average: from the cells that it is the average of
 
     @property
@@ -175,6 +178,7 @@ def _cell(
 ) -> Cell:  # fmt: skip
     readings: list[Reading] = []
     diverged: list[str] = []
+    constant: list[str] = []
     metric, rows, parameters = "", None, None
     for run in behind:
         record = records.get(run.signature)
@@ -186,6 +190,8 @@ def _cell(
         value = reading(record, place, of)
         if value is None:
             continue
+        if answers_are_constant(record, place, of):
+            constant.append(run.signature)
         readings.append(Reading(run.signature, run.seed, value))
         metric = "training" if of == "seconds" else metric_of(record, place)
         rows = scored_rows(record, place)
@@ -195,7 +201,7 @@ def _cell(
     return Cell(
         place=place, published=published, readings=tuple(readings), planned=len(behind), diverged=tuple(diverged),
         statistic=statistic, metric=metric, rows=rows, parameters=parameters, reason=reason,
-        signatures=tuple(run.signature for run in behind),
+        signatures=tuple(run.signature for run in behind), constant=tuple(constant),
     )  # fmt: skip
 
 
@@ -229,11 +235,12 @@ def _average(cell: Cell, others: Sequence[Cell]) -> Cell:
     signatures = tuple(signature for other in others for signature in other.signatures)
     complete = bool(others) and all(other.ours is not None and other.n == other.planned for other in others)
     values = [other.ours for other in others if other.ours is not None]
+    planned = int(any(other.planned for other in others))
     readings = (Reading("average of the row", 0, statistics.fmean(values)),) if complete else ()
     parameters = next((other.parameters for other in others if other.parameters is not None), None)
     return Cell(
-        place=cell.place, published=cell.published, readings=readings, planned=1, statistic="mean",
-        metric="average", parameters=parameters, signatures=signatures, reason=_shared_reason(others),
+        place=cell.place, published=cell.published, readings=readings, planned=planned, statistic="mean",
+        metric=AVERAGED, parameters=parameters, signatures=signatures, reason=_shared_reason(others),
     )  # fmt: skip
 
 

@@ -22,9 +22,9 @@ HEAD = """# Tables
 
 Made by `python scripts/tables.py` from records alone; published numbers are those of `results/published/`. A cell's
 status says how ours compares (`lora_xs/reporting/noise.py`): the standard error of the difference has a part from the
-test set's size and one from the seeds of each side. {warning}
-"""
-SYNTHETIC = "**SYNTHETIC: tables marked so were made by a test, they are no results.**"
+test set's size and one from the seeds of each side.
+{warning}"""
+SYNTHETIC = "\n**SYNTHETIC: tables marked so were made by a test, they are no results.**\n"
 
 
 def summary(table: Table, evidence: Evidence, formats: Sequence[str]) -> dict[str, Any]:

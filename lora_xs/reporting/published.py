@@ -33,8 +33,11 @@ AVERAGE = "avg"
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """One printed number. place: its coordinates, as printed. value: the number, in the unit of its column; std: its
-    spread, as printed. printed: its text. source: file:line. facts: other columns. misprint: what is wrong, or None."""
+    """One printed number.
+
+    place: its coordinates, as printed. value: in the unit of its column; std: its spread. printed, printed_std: their
+    text. source: file:line. facts: other columns. misprint: what is wrong, or None.
+    """
 
     place: Mapping[str, str]
     value: float
@@ -43,6 +46,7 @@ class PublishedCell:
     source: str
     facts: Mapping[str, str]
     misprint: str | None = None
+    printed_std: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def read_published(name: str, folder: Path = PUBLISHED) -> tuple[PublishedCell, 
                     source=where,
                     facts={fact: row[fact] for fact in FACTS if row.get(fact)},
                     misprint=_misprint(name, own, folder),
+                    printed_std=std,
                 )
             )
     return tuple(cells)

@@ -40,6 +40,14 @@ def reading(record: Record, place: Mapping[str, str], of: str) -> float | None:
     return _number(line.get(record.run["spec"]["task"]["main_metric"])) if line else None
 
 
+def answers_are_constant(record: Record, place: Mapping[str, str], of: str) -> bool:
+    """Whether the score that stands at `place` is that of one answer for every row."""
+    if QUANTITY in place or of == "seconds" or record.train.get("tests"):
+        return False
+    line = _line(record.train, place.get(EPOCHS, of)) or {}
+    return bool(line.get("constant_prediction"))
+
+
 def metric_of(record: Record, place: Mapping[str, str]) -> str:
     """The name of what `reading` reads."""
     if QUANTITY in place:

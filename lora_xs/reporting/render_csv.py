@@ -14,9 +14,20 @@ from lora_xs.reporting.table import Table
 COLUMNS = (
     *("ours", "n", "planned", "spread", "interval_low", "interval_high", "published", "published_std"),
     *("difference", "tolerance", "tolerance_words", "status", "statistic", "of", "metric", "rows", "parameters"),
-    *("published_parameters", "source", "misprint", "reason", "diverged", "overrides", "synthetic", "signatures"),
+    *(
+        "published_parameters",
+        "source",
+        "misprint",
+        "reason",
+        "diverged",
+        "constant",
+        "overrides",
+        "synthetic",
+        "signatures",
+    ),
 )
-"""After the coordinates. Scores are points, `tolerance` is one standard error of the difference, lists are spaced."""
+"""After the coordinates. Scores are points, `tolerance` is one standard error of the difference, lists are spaced.
+`constant`: signatures of runs that gave every row the same answer."""
 
 
 def to_csv(table: Table) -> str:
@@ -56,6 +67,7 @@ def _values(table: Table, cell: Cell) -> Mapping[str, Any]:
         "misprint": (printed.misprint or "") if printed else "",
         "reason": cell.reason or "",
         "diverged": " ".join(cell.diverged),
+        "constant": " ".join(cell.constant),
         "overrides": " ".join(table.overrides),
         "synthetic": "true" if table.synthetic else "",
         "signatures": " ".join(cell.signatures),

@@ -2,16 +2,20 @@ r"""A table as LaTeX: a float to `\input` where booktabs and graphicx are loaded
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from lora_xs.reporting.cell_text import text_of
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.layout import Row
+from lora_xs.reporting.noise import Status
 from lora_xs.reporting.table import Table, own_notes, printed_notes
 
-PANEL = 9  # columns of numbers in a panel at most
 PARTS = ("ours", "published", "difference")
+WHOLE, PANEL = 3, 2  # columns, of three parts each, that stay together; of a panel where there are more
+BRIEF: dict[Status, str] = {"reproduced": "repr.", "within noise": "noise"}
+LEGEND = (
+    "repr.: within one standard error of the difference, which stands in parentheses; noise: within two; off: more."
+)
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 SPECIALS = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "Σ": r"$\Sigma$"},
@@ -23,8 +27,9 @@ SPECIALS = {
 DOCUMENT = r"""% Compiles as it is: pdflatex all.tex
 \documentclass[a4paper]{{article}}
 \usepackage[margin=12mm]{{geometry}}
-\usepackage[T1]{{fontenc}}
 \usepackage{{booktabs,graphicx}}
+\renewcommand{{\tablename}}{{No.}}  % "Table" is what the papers count
+\renewcommand{{\tablename}}{{No.}}  % "Table" is what the papers count
 \begin{{document}}
 {inputs}
 \end{{document}}
@@ -40,14 +45,16 @@ def to_latex(table: Table) -> str:
         f"\\caption{{{escape(table.caption)}}}",
     ]
     lines.append(f"\\label{{tab:{table.name}}}")
+    lines.append(r"\scriptsize")
     count = len(table.laid.columns)
-    parts = len(PARTS) if table.laid.has_published else 1
-    panels = max(1, math.ceil(count * parts / PANEL))
-    width = math.ceil(count / panels)
+    together, panel = (WHOLE, PANEL) if table.laid.has_published else (len(PARTS) * WHOLE, len(PARTS) * PANEL)
+    width = count if count <= together else panel
     for first in range(0, count, width):
         lines += _panel(table, range(first, min(first + width, count)))
-    if table.notes:
-        notes = (f"\\textsuperscript{{{n}}}~{escape(note)}" for n, note in enumerate(table.notes, start=1))
+    notes = [f"\\textsuperscript{{{n}}}~{escape(note)}" for n, note in enumerate(table.notes, start=1)]
+    if any(status in table.counts for status in ("reproduced", "within noise", "off")):
+        notes.append(LEGEND)
+    if notes:
         lines += [r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize", r"\par ".join(notes), r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}", ""])
 
@@ -111,7 +118,8 @@ def _parts(table: Table, cell: Cell | None) -> Iterator[str]:
     yield escape(text.ours) + (_mark(table, own_notes(cell)) if cell is not None else "")
     if table.laid.has_published:
         yield escape(text.published) + (_mark(table, printed_notes(cell)) if cell is not None else "")
-        yield escape(text.comparison)
+        brief = BRIEF.get(cell.status, cell.status) if cell is not None else ""
+        yield escape(text.comparison.replace(cell.status, brief) if cell is not None else "")
 
 
 def _mark(table: Table, notes: Sequence[str]) -> str:

@@ -18,8 +18,8 @@ def to_markdown(table: Table) -> str:
         if block.title is not None:
             lines.append(_line([f"**{escape(block.title)}**", *[""] * (len(heads) - 1)]))
         lines += [_line(_cells(table, row)) for row in block.rows]
-    lines.append("")
-    lines += [f"<sup>{number}</sup> {escape(note)}  " for number, note in enumerate(table.notes, start=1)]
+    if table.notes:
+        lines += ["", *(f"<sup>{number}</sup> {escape(note)}  " for number, note in enumerate(table.notes, start=1))]
     lines += [
         "",
         *_legend(table),
@@ -83,4 +83,4 @@ def _line(words: Sequence[str]) -> str:
 
 
 def _legend(table: Table) -> list[str]:
-    return [f"- {count} {status}: {LEGEND[status]}" for status, count in table.counts.items()] + [""]
+    return [*(f"- {count} {status}: {LEGEND[status]}" for status, count in table.counts.items()), ""]

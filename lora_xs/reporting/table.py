@@ -11,6 +11,7 @@ from lora_xs.command import PATH_KEYS
 from lora_xs.reporting.cells import Behind, Cell, build_cells
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.layout import Laid, lay_out
+from lora_xs.reporting.noise import Status
 from lora_xs.reporting.planned import planned_runs
 from lora_xs.reporting.settings import RUN_BY, setting_cells
 from lora_xs.sweeps.experiment import Experiment
@@ -41,9 +42,10 @@ class Table:
     @property
     def caption(self) -> str:
         """What it shows, where it is published, in what our numbers differ from the paper's way."""
-        said = self.experiment.source
+        source = "" if self.experiment.source == "ours" else f"{self.experiment.source}: "
         where = f" ({', '.join(self.laid.constants)})" if self.laid.constants else ""
-        parts = [f"{said[0].upper()}{said[1:]}: {self.experiment.title}{where}."]
+        title = self.experiment.title
+        parts = [f"{source}{title}{where}." if source else f"{title[0].upper()}{title[1:]}{where}."]
         if self.synthetic:
             parts.insert(0, "SYNTHETIC: made by a test, no results.")
         parts += [self.how, f"Overrides: {' '.join(self.overrides)}." if self.overrides else ""]
@@ -61,7 +63,7 @@ class Table:
         return f"Ours: {self.statistic} over seeds of {of}{theirs}; ± sample standard deviation."
 
     @cached_property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[Status, int]:
         """Cells by status, the most first."""
         return dict(Counter(cell.status for cell in self.cells).most_common())
 
@@ -114,7 +116,9 @@ def printed_notes(cell: Cell) -> tuple[str, ...]:
 
 
 def own_notes(cell: Cell) -> tuple[str, ...]:
-    """Why there is no number of ours, and which runs diverged."""
+    """Why there is no number of ours, which runs diverged, and which learned nothing."""
     if cell.reason is not None:
         return (f"not built: {cell.reason}",)
-    return (f"diverged: {', '.join(cell.diverged)}",) if cell.diverged else ()
+    diverged = f"diverged: {', '.join(cell.diverged)}" if cell.diverged else ""
+    constant = f"{len(cell.constant)} of {cell.n} gave every row the same answer" if cell.constant else ""
+    return tuple(filter(None, (diverged, constant)))
