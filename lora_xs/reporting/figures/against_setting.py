@@ -57,7 +57,7 @@ def _pictures(material: Material, setting: Setting) -> list[Picture]:
         figure, axes = new_figure(rows, columns, 0.9 + 2.3 * rows if rows > 1 else 3.4)
         series = [value for (value,) in distinct(cells, setting.series)]
         for one, (title, lines) in zip(axes.flat, panels.items(), strict=False):
-            plain_log(one)
+            plain_log(one, [x for line in lines for x in line.x])
             one.set_title(title)
             draw_lines(one, lines, series)
         spare(list(axes.flat)[len(panels) :])

@@ -100,7 +100,8 @@ def draw_bars(axes: Axes, inside: Sequence[Bar], methods: Sequence[str]) -> None
     axes.grid(False, axis="y")
     axes.set_yticks(range(len(inside)), [bar.name for bar in inside])
     axes.set_ylim(len(inside) - 0.4, -0.6)
-    top = max((value for bar in inside for value in (bar.ours, bar.published) if value is not None), default=1.0)
+    own = [bar.ours + (bar.spread or 0) for bar in inside if bar.ours is not None]
+    top = max([*own, *(bar.published for bar in inside if bar.published is not None)], default=0.0) or 1.0
     two = any(bar.published is not None for bar in inside)
     for place, bar in enumerate(inside):
         look = look_of(bar.method, methods) if bar.method else PLAIN

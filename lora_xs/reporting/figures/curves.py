@@ -88,6 +88,8 @@ def _pictures(material: Material, panels: Sequence[Panel], kind: str, x: str, y:
 
 
 def _draw(material: Material, panels: Sequence[Panel], kind: str, x: str, y: str) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     with styled():
@@ -97,6 +99,7 @@ def _draw(material: Material, panels: Sequence[Panel], kind: str, x: str, y: str
             one.set_ylabel(y or _score(panel.metric))
             looks = _looks(panel)
             draw_bands(one, panel.bands, looks, smooth=kind == "loss")
+            one.xaxis.set_major_locator(MaxNLocator(integer=True))
             if panel.bands:
                 names = [
                     f"{b.series}{'' if b.seeds == b.planned else f' ({b.seeds}/{b.planned})'}" for b in panel.bands

@@ -47,7 +47,7 @@ FIGURES: dict[str, tuple[Drawer, ...]] = {
     "sb_table_v4_init_samples": (samples,),
     "sb_figure02_training_loss": (loss_curves,),
     "sb_figure03_orthonormality": (comparison,),
-    "mini_glue": (efficiency, adapter_bytes, epoch_curves, costs),
+    "mini_glue": (efficiency, adapter_bytes, costs),
     "mini_math": (loss_curves, epoch_curves, adapter_bytes, costs),
     "mini_commonsense": (loss_curves, adapter_bytes, costs),
     "mini_init": (rate_grids,),

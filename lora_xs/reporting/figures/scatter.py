@@ -111,7 +111,7 @@ def draw(material: Material, panels: Sequence[Panel], title: str, axis: str) -> 
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    plain_log(axes)
+    plain_log(axes, [point.cost for point in panel.points if point.cost is not None])
     axes.set_title(panel.title)
     axes.set_ylabel(panel.axis)
     if not panel.points:

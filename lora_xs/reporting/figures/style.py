@@ -99,16 +99,18 @@ def finish(
     handles: of the in `columns` columns.
     """
     height = figure.get_figheight()
+    rows = -(-len(handles) // columns)
     heads, lines = textwrap.wrap(title, 100), [line for note in notes for line in textwrap.wrap(note, 128)]
     titled = (0.08 + 0.15 * len(heads)) / height
-    keys = (0.05 + 0.155 * -(-len(handles) // columns)) / height if handles else 0.0
+    keys = (0.05 + 0.155 * rows) / height if handles else 0.0
     bottom = (0.06 + 0.115 * len(lines)) / height if lines else 0.0
     engine = figure.get_layout_engine()
     engine.set(rect=(0.005, bottom, 0.99, 1 - bottom - titled - keys))  # type: ignore[union-attr, call-arg]
     figure.text(0.01, 1 - 0.06 / height, "\n".join(heads), fontsize=TEXT, fontweight="bold", va="top", gid="title")
     if handles:
         figure.legend(
-            handles=list(handles), loc="upper left", bbox_to_anchor=(0.005, 1 - titled), ncols=columns,
+            handles=list(handles), loc="upper left", bbox_to_anchor=(0.005, 1 - titled),
+            ncols=-(-len(handles) // rows),
             handlelength=2.4, columnspacing=1.4, borderaxespad=0.0, borderpad=0.1,
         )  # fmt: skip
     if lines:
@@ -118,6 +120,8 @@ def finish(
             0.5, 0.5, "SYNTHETIC", fontsize=52, color=VERMILLION, alpha=0.22, rotation=24, ha="center", va="center",
             fontweight="bold", gid="synthetic", zorder=100,
         )  # fmt: skip
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def label_edges(axes: Any, x: str = "", y: str = "") -> None:
@@ -136,13 +140,20 @@ def label_edges(axes: Any, x: str = "", y: str = "") -> None:
             axes[row][0].set_ylabel(y)
 
 
-def plain_log(axes: Axes) -> None:
-    """A logarithmic x axis with ticks as 1k, 10k, 1M."""
-    from matplotlib.ticker import EngFormatter, NullFormatter
+def plain_log(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis over `values`, with ticks as 1k, 10k, 1M, and rates as 0.001; at 1, 2 and 5 where the decades are few."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    few = bool(values) and max(values) < 300 * min(values)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=12))
+    axes.xaxis.set_major_formatter(_spelt if values and max(values) < 1 else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _spelt(value: float, place: int) -> str:
+    """A rate as configs write it: 0.0005, 1e-05."""
+    return f"{value:g}"
 
 
 def hatch_off(axes: Axes, words: str) -> None:
