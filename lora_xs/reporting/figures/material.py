@@ -101,6 +101,9 @@ def coverage(cells: Sequence[Cell]) -> list[str]:
         else:
             shown = ", ".join([f"{counts['run']} complete", *words])
             lines.append(f"Ours, of {len(planned)} cells: {shown}.")
+    averages = [cell for cell in cells if cell.place.get("task") == AVERAGE and cell.reason is None]
+    if counts["in part"] and any(cell.ours is None for cell in averages):
+        lines.append("An average of ours stands only where every task of its row is complete.")
     left = [cell for cell in own if cell.reason is not None]
     by_reason = {reason: [c for c in left if c.reason == reason] for reason in dict.fromkeys(c.reason for c in left)}
     lines += [f"Not built ({_named(some)}): {reason}." for reason, some in by_reason.items()]

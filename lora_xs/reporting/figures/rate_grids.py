@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.material import Material, Picture, coverage
-from lora_xs.reporting.figures.panels import at, distinct, titled
+from lora_xs.reporting.figures.panels import at, distinct, named, titled
 from lora_xs.reporting.figures.style import GREY, finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import head
 from lora_xs.reporting.published import same
@@ -54,24 +54,34 @@ def maps_of(cells: Sequence[Cell]) -> list[tuple[Map, ...]]:
     return [
         tuple(
             _map(at(cells, keys, values), titled(keys, values), ours, lr, heads)
-            for ours in (True, False)[: 1 + printed]
+            for ours in ((True, False) if printed else (True,))
         )
         for values in distinct(cells, *keys)
     ]
 
 
 def rate_grids(material: Material) -> list[Picture]:
-    """One figure, or none without numbers."""
+    """A figure a task, or none without numbers."""
     cells = [cell for cell in material.cells if all(key in cell.place for key in RATES)]
-    if not cells or material.is_empty:
+    tasks = distinct(cells, "task")
+    return [
+        picture
+        for (task,) in tasks
+        for picture in _picture(material, at(cells, ["task"], [task]), task if len(tasks) > 1 else "")
+    ]
+
+
+def _picture(material: Material, cells: Sequence[Cell], task: str) -> list[Picture]:
+    if not any(cell.published is not None or cell.ours is not None for cell in cells):
         return []
+    heading = f"{material.heading} ({named('task', task)})" if task else material.heading
     caption = (
-        f"{material.heading}. Heat maps over the adapter's learning rate (down) and the classifier's (across); a "
-        f"square with a number is a cell, ± is the spread over seeds; darker is lower, and "
-        f"outliers lie below the scale. {material.how}"
+        f"{heading}. Heat maps over the adapter's learning rate (down) and the classifier's (across); a square with a "
+        f"number is a cell, ± is the spread over seeds; darker is lower, and outliers lie below the scale. "
+        f"{material.how}"
     )
-    figure = _draw(material, maps_of(cells))
-    return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, figure)]
+    name = "-".join(filter(None, [material.name, KIND, task]))
+    return [Picture(name, KIND, material.name, caption, _draw(material, cells, heading))]
 
 
 def _rates(cells: Sequence[Cell], key: str) -> tuple[str, ...]:
@@ -115,37 +125,39 @@ def bounds(values: Sequence[float]) -> tuple[float, float]:
     return min(values), max(values) if max(values) > min(values) else min(values) + 1
 
 
-def _draw(material: Material, maps: Sequence[tuple[Map, ...]]) -> Figure:
+def _draw(material: Material, cells: Sequence[Cell], heading: str) -> Figure:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
+    maps = maps_of(cells)
     values = [square.value for pair in maps for one in pair for square in one.squares if square.value is not None]
     low, high = bounds(values)
     scale = Normalize(low, high, clip=True)
-    across = len(maps) if len(maps) <= 5 else 5
+    across = min(3, len(maps))
     bands = -(-len(maps) // across)
     deep = len(maps[0])
     with styled():
         figure, axes = new_figure(bands * deep, across, 1.0 + 1.75 * bands * deep)
         for place, pair in enumerate(maps):
             for down, one in enumerate(pair):
-                _draw_map(axes[place // across * deep + down][place % across], one, scale, deep > 1)
+                _draw_map(axes[place // across * deep + down][place % across], one, scale, place % across == 0)
         for place in range(len(maps), bands * across):
             for down in range(deep):
                 axes[place // across * deep + down][place % across].remove()
         colours = ScalarMappable(scale, MAP)
         extend = "min" if min(values) < low else "neither"
-        bar = figure.colorbar(colours, ax=axes.ravel().tolist(), shrink=0.7, pad=0.015, aspect=30, extend=extend)
+        there = [one for one in axes.flat if one.figure is not None]
+        bar = figure.colorbar(colours, ax=there, shrink=0.7, pad=0.015, aspect=30, extend=extend)
         bar.set_label(SCALE)
         bar.outline.set_linewidth(0.4)
         label_edges(axes, head("classifier_lr"), head("lr"))
         outside = sum(value < low for value in values)
         below = [f"{outside} of {len(values)} squares lie below the colour scale."] if outside else []
-        finish(figure, material.heading, [*coverage(material.cells), *below], material.synthetic)
+        finish(figure, heading, [*coverage(cells), *below], material.synthetic)
     return figure
 
 
-def _draw_map(axes: Axes, one: Map, scale: Any, sourced: bool) -> None:
+def _draw_map(axes: Axes, one: Map, scale: Any, first: bool) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
@@ -153,9 +165,9 @@ def _draw_map(axes: Axes, one: Map, scale: Any, sourced: bool) -> None:
     axes.set_xlim(-0.5, len(one.classifier_lr) - 0.5)
     axes.set_ylim(len(one.lr) - 0.5, -0.5)
     axes.set_xticks(range(len(one.classifier_lr)), [f"{float(rate):g}" for rate in one.classifier_lr])
-    axes.set_yticks(range(len(one.lr)), [f"{float(rate):g}" for rate in one.lr])
+    axes.set_yticks(range(len(one.lr)), [f"{float(rate):g}" if first else "" for rate in one.lr])
     axes.tick_params(length=0)
-    kind = ("ours" if one.ours else "published") if sourced else "ours"
+    kind = "ours" if one.ours else "published"
     axes.set_title(f"{one.title}: {kind}")
     for spine in axes.spines.values():
         spine.set_visible(True)

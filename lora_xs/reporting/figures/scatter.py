@@ -113,6 +113,7 @@ def draw(material: Material, panels: Sequence[Panel], title: str, axis: str) -> 
 def _draw(axes: Axes, panel: Panel) -> None:
     plain_log(axes, [point.cost for point in panel.points if point.cost is not None])
     axes.set_title(panel.title)
+    axes.margins(x=0.12, y=0.12)
     axes.set_ylabel(panel.axis)
     if not panel.points:
         hatch_off(axes, "not run")
@@ -123,7 +124,6 @@ def _draw(axes: Axes, panel: Panel) -> None:
         for method, group in groupby(sorted(inside, key=lambda p: methods.index(p.method)), key=lambda p: p.method):
             _draw_series(axes, sorted(group, key=lambda p: p.cost or 0), look_of(method, methods), ours)
     _name_ranks(axes, panel.points)
-    axes.margins(x=0.12, y=0.12)
 
 
 def _draw_series(axes: Axes, points: Sequence[Point], look: Look, ours: bool) -> None:

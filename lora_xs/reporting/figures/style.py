@@ -120,7 +120,7 @@ def finish(
             0.5, 0.5, "SYNTHETIC", fontsize=52, color=VERMILLION, alpha=0.22, rotation=24, ha="center", va="center",
             fontweight="bold", gid="synthetic", zorder=100,
         )  # fmt: skip
-    figure.draw_without_rendering()
+    engine.execute(figure)  # type: ignore[union-attr]
     figure.set_layout_engine("none")
 
 
@@ -141,17 +141,20 @@ def label_edges(axes: Any, x: str = "", y: str = "") -> None:
 
 
 def plain_log(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis over `values`, with ticks as 1k, 10k, 1M, and rates as 0.001; at 1, 2 and 5 where the decades are few."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    """A logarithmic x axis over `values`, with ticks as 1k, 1M, of rates as 0.001; at 1, 2 and 5 of few decades."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
     few = bool(values) and max(values) < 300 * min(values)
+    if values and max(values) == min(values):
+        axes.set_xlim(values[0] / 2, values[0] * 2)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=12))
-    axes.xaxis.set_major_formatter(_spelt if values and max(values) < 1 else EngFormatter(sep=""))
+    rates = bool(values) and max(values) < 1
+    axes.xaxis.set_major_formatter(FuncFormatter(_spelt) if rates else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _spelt(value: float, place: int) -> str:
+def _spelt(value: float, place: float) -> str:
     """A rate as configs write it: 0.0005, 1e-05."""
     return f"{value:g}"
 
