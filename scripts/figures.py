@@ -46,7 +46,8 @@ def _figures(options: argparse.Namespace) -> int:
     from lora_xs.reporting.evidence import read_evidence
     from lora_xs.reporting.figures.files import FORMATS, save, write_index
     from lora_xs.reporting.figures.index import draw_figures
-    from lora_xs.reporting.figures.material import Picture, material_of
+    from lora_xs.reporting.figures.picture import Picture
+    from lora_xs.reporting.material import material_of
     from lora_xs.reporting.table import make_table
     from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 

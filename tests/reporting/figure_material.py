@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lora_xs.records import Record
 from lora_xs.reporting.cells import Behind, Cell, Reading, build_cells
-from lora_xs.reporting.figures.material import Material
+from lora_xs.reporting.material import Material
 from lora_xs.sweeps.experiment_file import load_experiment
 
 Fill = Literal["none", "part", "full"]

@@ -15,7 +15,7 @@ from figures_command import figures_script
 
 from lora_xs.reporting.figures.files import save, write_index
 from lora_xs.reporting.figures.index import FIGURES, WITHOUT, draw_figures
-from lora_xs.reporting.figures.material import Picture
+from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import LOOKS, SPARE
 from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.figures.material import Material, Picture
+from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.scatter import draw, panels_of
+from lora_xs.reporting.material import Material
 
 KIND = "bytes"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_xs.atomic import replace_file, write_json
-from lora_xs.reporting.figures.material import Picture
+from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import styled
 
 FORMATS: Mapping[str, Mapping[str, Any]] = {

@@ -12,9 +12,10 @@ from lora_xs.reporting.figures.costs import costs
 from lora_xs.reporting.figures.curves import epoch_curves, loss_curves
 from lora_xs.reporting.figures.efficiency import efficiency
 from lora_xs.reporting.figures.learning_curves import learning_curves
-from lora_xs.reporting.figures.material import Material, Picture
+from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.rate_grids import rate_grids
 from lora_xs.reporting.figures.retention import projection, retention
+from lora_xs.reporting.material import Material
 
 Drawer = Callable[[Material], list[Picture]]
 HEADLINE: tuple[Drawer, ...] = (efficiency, adapter_bytes, costs)

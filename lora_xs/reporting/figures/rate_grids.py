@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.figures.material import Material, Picture, coverage
 from lora_xs.reporting.figures.panels import at, distinct, named, titled
+from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import GREY, finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import head
+from lora_xs.reporting.material import Material, coverage
 from lora_xs.reporting.published import same
 
 if TYPE_CHECKING:

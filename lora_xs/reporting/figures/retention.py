@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
 from lora_xs.reporting.figures.lines import Line, draw_lines, lines_of
-from lora_xs.reporting.figures.material import Material, Picture, coverage
 from lora_xs.reporting.figures.panels import at, distinct, score_label, spare, titled
+from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import label
+from lora_xs.reporting.material import Material, coverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
-from lora_xs.reporting.figures.material import Material, coverage
 from lora_xs.reporting.figures.panels import at, distinct, headline, is_loss, score_label, spare, titled
 from lora_xs.reporting.figures.style import (
     GREY,
@@ -24,6 +23,7 @@ from lora_xs.reporting.figures.style import (
     styled,
 )
 from lora_xs.reporting.labels import label
+from lora_xs.reporting.material import Material, coverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""What a figure is made of, and what comes out: the cells of a table, the records behind them, a picture."""
+"""What figures and claims are made of: the cells of a table and the records behind them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from lora_xs.reporting.labels import label
 from lora_xs.reporting.published import AVERAGE
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from lora_xs.reporting.evidence import Evidence
     from lora_xs.reporting.table import Table
 
@@ -37,7 +35,7 @@ class Material:
 
     @property
     def heading(self) -> str:
-        """The title of its figures."""
+        """What it is, with its overrides."""
         source = "" if self.source == "ours" else f"{self.source}: "
         overrides = f" [{' '.join(self.overrides)}]" if self.overrides else ""
         return f"{source}{self.title}{overrides}"
@@ -58,18 +56,6 @@ class Material:
         behind = [self.records[run.signature] for run in self.trained if run.signature in self.records]
         found = Counter(_machine(record) for record in behind)
         return "; ".join(name for name, _ in found.most_common())
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure. name: of its files, without ending. caption: what it shows, in words, for readers and for those
-    who cannot see it."""
-
-    name: str
-    kind: str
-    experiment: str
-    caption: str
-    figure: Figure
 
 
 def material_of(table: Table, evidence: Evidence) -> Material:
