@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
+from lora_xs.reporting.analysed import COUNTED
 from lora_xs.reporting.cells import AVERAGED, SETTING, Cell
 from lora_xs.reporting.noise import Status
 
@@ -18,7 +19,7 @@ LEGEND: dict[Status, str] = {
     "diverged": "every run that ended diverged",
     "not built": "nothing here stands behind it; the footnote says why",
     "ours alone": "nothing is published",
-    "not compared": "seconds and operations have no tolerance",
+    "not compared": "seconds have no tolerance: they are a machine's",
     "as published": "a setting that our runs are planned with",
 }
 
@@ -51,7 +52,7 @@ def number_text(value: float, cell: Cell) -> str:
     return f"{value:.4f}" if cell.metric in LOWER_IS_BETTER else f"{value:.2f}"
 
 
-_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("", 1.0))
+_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3), ("", 1.0))
 
 
 def count_text(cell: Cell) -> str:
@@ -72,7 +73,7 @@ def _ours(cell: Cell) -> str:
         what = cell.status if cell.status in ("not built", "diverged") else "missing"
         return what if cell.status == "not built" or not cell.planned else f"{what} ({cell.n}/{cell.planned})"
     value = number_text(cell.ours, cell)
-    if cell.metric in (SETTING, AVERAGED):
+    if cell.metric in (SETTING, AVERAGED) or cell.signatures == (COUNTED,):
         return value
     spread = f" ± {number_text(cell.spread, cell)}" if cell.spread is not None else ""
     return f"{value}{spread} ({count_text(cell)})"

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lora_xs.records import Record
+from lora_xs.reporting.analysed import COUNTED, Analysed, counted
+from lora_xs.reporting.counted import CLOSE
 from lora_xs.reporting.noise import Status, Tolerance, of_average, spread_of, tolerance, verdict
 from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
 from lora_xs.reporting.readings import answers_are_constant, metric_of, reading, scored_rows, tests_of
@@ -99,6 +101,8 @@ class Cell:
             return self.of_columns
         if self.metric == SETTING:
             return Tolerance(0.0, "a setting is equal or it is not")
+        if self.signatures == (COUNTED,):  # there is no chance in a count
+            return Tolerance(CLOSE * self.published.value, "one percent of what is printed: counters differ in norms")
         if "quantity" in self.place or self.metric == "training":
             return None
         return tolerance(
@@ -136,31 +140,43 @@ def build_cells(
     *,
     statistic: str | None = None,
     of: str | None = None,
+    analysed: Analysed | None = None,
 ) -> list[Cell]:
     """Every cell of `experiment`: those published, in print's order, then those that only we have.
 
     runs: what is planned. records: finished and diverged ones by signature. statistic, of: other than the paper's.
+    analysed: what analyses found in the runs, for experiments whose numbers are such; None: nothing.
     """
+    analysed = analysed or Analysed()
     planned = [run for run in runs if run.cell.get("role") != START]
     how = experiment.aggregate or Aggregate("median", "best", ())
     statistic, of = statistic or how.statistic, of or how.of
     printed = [cell for name in experiment.published for cell in read_published(name)]
-    cells = [_cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment) for p in printed]
+    cells = [
+        _cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment, analysed) for p in printed
+    ]
     own: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
     found = [records[run.signature] for run in planned if run.signature in records]
     tests = list(dict.fromkeys(test for record in found for test in tests_of(record)))
     for run in planned:
         if not any(agrees(run.cell, p.place) for p in printed):
-            for place in _places(run, tests):
+            for place in _places(run, tests, analysed.places(experiment.analyses, records.get(run.signature), of)):
                 own.setdefault(tuple(sorted(place.items())), place)
-    cells += [_cell(place, None, _behind(place, planned), records, statistic, of, experiment) for place in own.values()]
+    cells += [
+        _cell(place, None, _behind(place, planned), records, statistic, of, experiment, analysed)
+        for place in own.values()
+    ]
     return _with_averages(cells)
 
 
-def _places(run: Behind, tests: Sequence[str]) -> list[Mapping[str, str]]:
-    """A run's cell: its main metric; and one for each test of the experiment, unless tasks are coordinates of runs."""
+def _places(run: Behind, tests: Sequence[str], points: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """A run's cell: its main metric, and one for each test of the experiment, unless tasks are coordinates of runs; or
+    one for each point of its analyses."""
     answered = tests if "task" not in run.cell else ()
-    return [run.cell, *({**run.cell, "task": test} for test in answered)]
+    return [{**run.cell, **point} for point in points] or [
+        run.cell,
+        *({**run.cell, "task": test} for test in answered),
+    ]
 
 
 def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]:
@@ -174,8 +190,12 @@ def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]
 
 def _cell(
     place: Mapping[str, str], published: PublishedCell | None, behind: Sequence[Behind],
-    records: Mapping[str, Record], statistic: str, of: str, experiment: Experiment,
+    records: Mapping[str, Record], statistic: str, of: str, experiment: Experiment, analysed: Analysed,
 ) -> Cell:  # fmt: skip
+    number = counted(experiment.analyses, place)
+    if number is not None:
+        found = (Reading(COUNTED, 0, number),)
+        return Cell(place, published, found, metric=place.get("quantity", ""), signatures=(COUNTED,))
     readings: list[Reading] = []
     diverged: list[str] = []
     constant: list[str] = []
@@ -187,10 +207,13 @@ def _cell(
         if record.status == "diverged":
             diverged.append(run.signature)
             continue
-        value = reading(record, place, of)
+        if experiment.analyses:
+            value = analysed.value(experiment.analyses, record, place, of)
+        else:
+            value = reading(record, place, of)
         if value is None:
             continue
-        if answers_are_constant(record, place, of):
+        if not experiment.analyses and answers_are_constant(record, place, of):
             constant.append(run.signature)
         readings.append(Reading(run.signature, run.seed, value))
         metric = "training" if of == "seconds" else metric_of(record, place)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lora_xs.errors import UserError
 from lora_xs.records import RECORD, SCHEMA, Record, read_record
+from lora_xs.reporting.analysed import Analysed, analyses_below
 
 SYNTHETIC = "synthetic"
 """The key of `record.run` that marks a record made by a test."""
@@ -16,11 +17,13 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True)
 class Evidence:
-    """records: finished and diverged ones by signature. folders: where each lies. synthetic: whether a test made them.
+    """records: finished and diverged ones by signature. folders: where each lies. analysed: what analyses found in
+    them. synthetic: whether a test made them.
     unreadable: files passed over."""
 
     records: dict[str, Record] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
+    analysed: Analysed = field(default_factory=Analysed)
     synthetic: bool = False
     unreadable: tuple[Path, ...] = ()
 
@@ -47,7 +50,7 @@ def read_evidence(results: Sequence[Path]) -> Evidence:
             records[record.signature], folders[record.signature] = record, file.parent
     if len(kinds) == 2:
         raise UserError(f"{kinds[True]} is synthetic and {kinds[False]} is real; keep them in folders of their own")
-    return Evidence(records, folders, True in kinds, tuple(unreadable))
+    return Evidence(records, folders, analyses_below(*results), True in kinds, tuple(unreadable))
 
 
 def _check_schema(file: Path) -> None:

@@ -33,6 +33,7 @@ EXCEPTIONS = {
     "table09_singular_value_retention_sst2": RETENTION,
     "table10_singular_value_retention_mnli": RETENTION,
     "table11_delta_projection": Shape(("module",), ("retained_fraction", "subset"), ("task",)),
+    "mini_spectrum": Shape(("task", "analysis", "module"), ("retained_fraction",), ("subset",)),
     "sb_table_v4_init_samples": Shape((), ("init_samples",), ("model", "task")),
 }
 COMPARED = ("task", "init", "singular_vectors", "a_init")

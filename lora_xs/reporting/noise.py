@@ -15,7 +15,7 @@ Status = Literal[
     "reproduced", "within noise", "off", "partial", "not run", "diverged", "not built", "ours alone",
     "not compared", "as published",
 ]  # fmt: skip
-"""`not compared`: seconds and operations, which have no tolerance. `as published`: of settings."""
+"""`not compared`: seconds, which have no tolerance. `as published`: of settings."""
 ROWS = {  # of the published test sets, for cells of which no run says how many it had
     **{"sst2": 872, "mrpc": 408, "cola": 1043, "qnli": 5463, "rte": 277, "stsb": 1500, "mnli": 9815},
     **{"boolq": 3270, "piqa": 1838, "siqa": 1954, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376},

@@ -12,8 +12,6 @@ TESTS = {"openbookqa": "obqa"}
 """What the papers call a test, where this suite has another name."""
 EPOCHS = "when"
 QUANTITY = "quantity"
-ANALYSED = ("retained_fraction",)
-"""Coordinates of a changed model (App. E and F): the score of the run itself does not stand there."""
 
 
 def reading(record: Record, place: Mapping[str, str], of: str) -> float | None:
@@ -24,8 +22,6 @@ def reading(record: Record, place: Mapping[str, str], of: str) -> float | None:
     `quantity` asks for a measured time (seconds, or percent), `when` for an epoch.
     """
     train = record.train
-    if any(key in place for key in ANALYSED):
-        return None
     if QUANTITY in place:
         return _quantity(train, place[QUANTITY])
     if of == "seconds":

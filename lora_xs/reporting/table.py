@@ -95,7 +95,7 @@ def make_table(
     else:
         runs = planned_runs(experiment.name, overrides, composing)
         of = None if way is not None and way.of == SECONDS else of
-        cells = build_cells(experiment, runs, evidence.records, statistic=statistic, of=of)
+        cells = build_cells(experiment, runs, evidence.records, statistic=statistic, of=of, analysed=evidence.analysed)
     notes = dict.fromkeys(note for cell in cells for note in (*printed_notes(cell), *own_notes(cell)))
     return Table(
         experiment=experiment,

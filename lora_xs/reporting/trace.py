@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from lora_xs.errors import UserError
+from lora_xs.reporting.analysed import COUNTED
 from lora_xs.reporting.bootstrap import LEVEL, interval
 from lora_xs.reporting.cell_text import number_text, text_of
 from lora_xs.reporting.cells import AVERAGED, SETTING, Behind, Cell
@@ -35,6 +36,8 @@ def trace(table: Table, evidence: Evidence, only: str = "") -> Iterator[str]:
         again = next((one for one in cell.signatures if one not in evidence.records), next(iter(cell.signatures), None))
         if again in runs:
             yield from _commands(runs[again], runs)
+            for name in table.experiment.analyses:
+                yield f"  then  python scripts/analyse.py {name} {again}"
         yield ""
 
 
@@ -65,6 +68,8 @@ def _run_line(signature: str, runs: Mapping[str, Behind], cell: Cell, evidence: 
     values = {reading.signature: number_text(reading.value, cell) for reading in cell.readings}
     if cell.metric == SETTING:
         return f"  {signature}{seed}: planned with {values[signature]}"
+    if signature == COUNTED:
+        return "  counted from the architecture: python scripts/analyse.py cost"
     record = evidence.records.get(signature)
     if record is None:
         return f"  {signature}{seed}: missing"

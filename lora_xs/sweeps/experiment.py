@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["grid", "analysis", "reference"]
+Analysis = Literal["spectrum", "projection", "cost"]
 Statistic = Literal["median", "mean"]
 Of = Literal["best", "last", "seconds"]
 Axis = str | Mapping[str, tuple[str, ...]]
@@ -74,3 +75,4 @@ class Experiment:
     not_built: tuple[NotBuilt, ...] = ()
     consumed_by: str | None = None  # of kind analysis: what reads the finished runs
     reason: str | None = None  # of kind reference: why there are no runs
+    analyses: tuple[Analysis, ...] = ()  # what finds the cells' numbers: in runs, or (cost) in architectures

@@ -13,13 +13,28 @@ from typing import Any, get_args
 import yaml
 
 from lora_xs.errors import UserError
-from lora_xs.sweeps.experiment import Aggregate, Arm, Axis, Experiment, Kind, NotBuilt, Of, Start, Statistic, Taken
+from lora_xs.sweeps.experiment import (
+    Aggregate,
+    Analysis,
+    Arm,
+    Axis,
+    Experiment,
+    Kind,
+    NotBuilt,
+    Of,
+    Start,
+    Statistic,
+    Taken,
+)
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 KEYS = {  # of an experiment; the second half are those it must have
     "grid": (("common", "axes", "not_built"), ("title", "source", "published", "aggregate", "arms")),
-    "analysis": (("common", "axes"), ("kind", "title", "source", "published", "aggregate", "arms", "consumed_by")),
-    "reference": ((), ("kind", "title", "source", "published", "reason")),
+    "analysis": (
+        ("common", "axes", "analyses"),
+        ("kind", "title", "source", "published", "aggregate", "arms", "consumed_by"),
+    ),
+    "reference": (("analyses",), ("kind", "title", "source", "published", "reason")),
 }
 AXIS_MEND = "give it as a template, `task: task=glue/{}`, or as overrides for each value"
 
@@ -130,6 +145,7 @@ def _experiment(name: str, place: _Place) -> Experiment:
         "source": content["source"].text(),
         "published": content["published"].texts(),
         "kind": kind,
+        "analyses": _analyses(content.get("analyses")),
     }
     if kind == "reference":
         return Experiment(**head, reason=content["reason"].text())
@@ -148,6 +164,10 @@ def _experiment(name: str, place: _Place) -> Experiment:
         not_built=tuple(_not_built(item) for item in content["not_built"].items()) if "not_built" in content else (),
         consumed_by=content["consumed_by"].text() if "consumed_by" in content else None,
     )
+
+
+def _analyses(place: _Place | None) -> tuple[Analysis, ...]:
+    return () if place is None else tuple(item.one_of(Analysis) for item in place.items())
 
 
 def _aggregate(place: _Place) -> Aggregate:

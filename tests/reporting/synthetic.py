@@ -8,20 +8,23 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from lora_xs.analysis.record import AnalysisRecord, write_analysis
 from lora_xs.records import RECORD, Record
 from lora_xs.reporting.cells import START, Behind
 from lora_xs.reporting.noise import ROWS
 from lora_xs.reporting.planned import planned_runs
 from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
-from lora_xs.reporting.readings import ANALYSED, TESTS
+from lora_xs.reporting.readings import TESTS
 from lora_xs.sweeps.experiment import Experiment
 from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 
 METRICS = {"glue/cola": "matthews", "glue/stsb": "pearson"}
+STARTED = "2000-01-01T00:00:00+00:00"
 BEST_EPOCH = 3
 SPREAD = 0.3
 TRAINABLE = 61_440
@@ -29,10 +32,10 @@ OWN_TESTS = {"mini_math": ("word_problems",), "mini_commonsense": ("boolq", "piq
 Numbers = dict[str, float]  # of one run: "score", "training", …, "epoch1", "test boolq"
 
 
-def write_synthetic(results: Path, names: Sequence[str] = (), leave_out: Iterable[str] = ()) -> dict[str, Record]:
-    """A record for every run of the experiments (all without names), the first to name a number deciding it.
+def write_synthetic(results: Path, names: Sequence[str] = ()) -> dict[str, Record]:
+    """A record for every run of the experiments (all without names), and of every analysis of runs; by signature.
 
-    leave_out: signatures that get no record. Returns the records by signature.
+    Where two tables print a number of one run, the first decides it.
     """
     numbers: dict[str, Numbers] = defaultdict(dict)
     runs: dict[str, Behind] = {}
@@ -43,11 +46,16 @@ def write_synthetic(results: Path, names: Sequence[str] = (), leave_out: Iterabl
             runs.setdefault(run.signature, run)
             for key, value in _numbers(experiment, run, printed).items():
                 numbers[run.signature].setdefault(key, value)
-    left_out = set(leave_out)
-    records = {one: record_of(run, numbers[one]) for one, run in runs.items() if one not in left_out}
+            for analysis in _analyses(experiment, run, printed) if experiment.analyses else ():
+                write_analysis(_folder(results, run), analysis)
+    records = {one: record_of(run, numbers[one]) for one, run in runs.items()}
     for signature, record in records.items():
-        place(results / f"s{runs[signature].seed}-{signature}", record)
+        place(_folder(results, runs[signature]), record)
     return records
+
+
+def _folder(results: Path, run: Behind) -> Path:
+    return results / f"s{run.seed}-{run.signature}"
 
 
 def place(folder: Path, record: Record) -> None:
@@ -81,7 +89,7 @@ def record_of(run: Behind, numbers: Numbers, status: str = "finished") -> Record
             "seed": run.seed,
             "synthetic": True,
             "spec": {"task": {"name": task, "main_metric": metric}},
-            "started": "2000-01-01T00:00:00+00:00",
+            "started": STARTED,
             "error": None,
         },
         train={
@@ -102,7 +110,7 @@ def _numbers(experiment: Experiment, run: Behind, printed: Sequence[PublishedCel
         return {}
     found: Numbers = {}
     for cell in printed:
-        if not agrees(run.cell, cell.place) or any(key in cell.place for key in ANALYSED):
+        if experiment.analyses or not agrees(run.cell, cell.place):
             continue
         key = _key(experiment, run, cell.place)
         if key is not None:
@@ -112,6 +120,28 @@ def _numbers(experiment: Experiment, run: Behind, printed: Sequence[PublishedCel
     for test in OWN_TESTS.get(experiment.name, ()):
         found[f"test {test}"] = 40 + 20 * random.Random(f"{test} {run.cell} {run.seed}").random()
     return found
+
+
+def _analyses(experiment: Experiment, run: Behind, printed: Sequence[PublishedCell]) -> list[AnalysisRecord]:
+    """Records of the experiment's analyses, their points deviating from the published cells; of our own, two points."""
+    header = {"signature": run.signature, "seed": run.seed, "started": STARTED}
+    coordinates = ("module", "retained_fraction", "subset")
+    found = [
+        ([cell.place[key] for key in coordinates], _deviated(experiment, cell, run.seed))
+        for cell in printed
+        if agrees(run.cell, cell.place)
+    ]
+    found = found or [(["query", "0.5", subset], 70.0) for subset in ("top", "bottom")]
+    return [
+        AnalysisRecord(name, header, {"which": "best", "rows": None}, [_point(*one) for one in found])
+        for name in experiment.analyses
+    ]
+
+
+def _point(place: Sequence[str], points: float) -> dict[str, Any]:
+    module, fraction, subset = place
+    scores = {"accuracy": points, "matthews": points}
+    return {"module": module, "retained_fraction": float(fraction), "subset": subset, "scores": scores}
 
 
 def _key(experiment: Experiment, run: Behind, place: Mapping[str, str]) -> str | None:

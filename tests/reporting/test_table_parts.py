@@ -75,13 +75,6 @@ def test_an_averages_tolerance_comes_from_its_columns() -> None:
     assert average.ours == pytest.approx(90.0) and average.status == "off"  # 88.17 is printed
 
 
-def test_a_retention_cell_is_not_the_score_of_its_run() -> None:
-    name = "lora_xs/table08_singular_value_retention_mrpc.csv"
-    experiment = Experiment("t", "t", "t", (name,), kind="analysis", aggregate=EXPERIMENT.aggregate)
-    cells = build_cells(experiment, [Behind("a", 0, {"task": "mrpc"})], {"a": record("a", 90.0)})
-    assert {cell.status for cell in cells} == {"not run"} and len(cells) == 126
-
-
 def test_seconds_are_shown_and_not_judged() -> None:
     printed = PublishedCell({"quantity": "svd_init_seconds"}, 10.6, None, "10.6", "f:2", {})
     cell = Cell(printed.place, printed, (Reading("a", 0, 12.34),), 1, metric="svd_init_seconds")
