@@ -20,6 +20,7 @@ PERCENT = "percent"
 FIRST = 5
 """How many of the first logged training losses stand for the start, where the start itself was not scored."""
 EPOCHS = ("epoch1", "epoch2")
+Score = tuple[float, str]
 Measure = Callable[[Behind, Record], float | None]
 
 
@@ -37,12 +38,12 @@ def run_pairs(
             if record is not None and record.status == "finished" and agrees(chosen, run.cell):
                 value = measure(run, record)
                 if value is not None:
-                    found[key_of(run.cell, aside), run.seed] = value
+                    found[key_of(run.cell, aside), run.seed] = (value, run.signature)
         sides.append(found)
     left, right = sides
     return [
-        Pair(named(place), seed, difference(value, right[place, seed]), unit)
-        for (place, seed), value in left.items()
+        Pair(named(place), seed, difference(value, right[place, seed][0]), unit, (signature, right[place, seed][1]))
+        for (place, seed), (value, signature) in left.items()
         if (place, seed) in right
     ]
 
@@ -93,7 +94,7 @@ def start_overhead(material: Material, ours: bool) -> list[Pair]:
         stored = factors.get("modules") and factors.get("cached") == factors.get("modules")
         if not stored and seconds.get("adapter") is not None and seconds.get("training"):
             share = 100 * float(seconds["adapter"]) / float(seconds["training"])
-            pairs.append(Pair(named(key_of(run.cell, {"method"})), run.seed, -share, PERCENT))
+            pairs.append(Pair(named(key_of(run.cell, {"method"})), run.seed, -share, PERCENT, (run.signature,)))
     return pairs
 
 
@@ -107,26 +108,33 @@ def first_epochs(material: Material, ours: bool) -> list[Pair]:
 
 
 def _epochs_at_the_best_rates(material: Material, better: Mapping[str, str], worse: Mapping[str, str]) -> list[Pair]:
-    """Of a grid of rates: each initialisation at the rates where its best epoch is best, a pair a seed and epoch."""
+    """Of a grid of rates: each initialisation at the rates where its best epoch is best, a pair a seed: the mean of
+    both epochs."""
     aside = {"init", *RATES}
-    scores: list[dict[tuple[str, int, float], float]] = []
-    for chosen in (better, worse):
-        found: dict[tuple[str, int, float], float] = {}
-        for place in dict.fromkeys(key_of(cell.place, aside) for cell in material.cells):
-            inside = [c for c in material.cells if agrees(chosen, c.place) and key_of(c.place, aside) == place]
-            cell = best(inside, True)
-            for reading in cell.readings if cell is not None else ():
-                record = material.records.get(reading.signature)
-                metric = record.run["spec"]["task"]["main_metric"] if record is not None else ""
-                for line in record.train.get("evaluations", ()) if record is not None else ():
-                    if line["epoch"] in (1.0, 2.0) and line.get(metric) is not None:
-                        found[named(place), reading.seed, line["epoch"]] = float(line[metric])
-        scores.append(found)
+    left, right = (_early_scores(material, chosen, aside) for chosen in (better, worse))
     return [
-        Pair(f"{place}, epoch {epoch:g}", seed, value - scores[1][place, seed, epoch], POINTS)
-        for (place, seed, epoch), value in scores[0].items()
-        if (place, seed, epoch) in scores[1]
+        Pair(f"{place}, epochs 1 and 2", seed, value - right[place, seed][0], POINTS, (one, right[place, seed][1]))
+        for (place, seed), (value, one) in left.items()
+        if (place, seed) in right
     ]
+
+
+def _early_scores(material: Material, chosen: Mapping[str, str], aside: set[str]) -> dict[tuple[str, int], Score]:
+    """Place and seed → the mean score after epochs 1 and 2, and the run."""
+    found: dict[tuple[str, int], Score] = {}
+    for place in dict.fromkeys(key_of(cell.place, aside) for cell in material.cells):
+        inside = [c for c in material.cells if agrees(chosen, c.place) and key_of(c.place, aside) == place]
+        cell = best(inside, True)
+        for reading in cell.readings if cell is not None else ():
+            record = material.records.get(reading.signature)
+            if record is None:
+                continue
+            metric = record.run["spec"]["task"]["main_metric"]
+            lines = {line["epoch"]: line.get(metric) for line in record.train.get("evaluations", ())}
+            early = [float(lines[epoch]) for epoch in (1.0, 2.0) if lines.get(epoch) is not None]
+            if len(early) == 2:
+                found[named(place), reading.seed] = (statistics.fmean(early), reading.signature)
+    return found
 
 
 def other_alphas(material: Material, ours: bool) -> list[Pair]:
@@ -174,4 +182,4 @@ def _apart(one: Record, two: Record) -> Pair:
     spec = one.run["spec"]
     difference = abs((_points(one) or 0.0) - (_points(two) or 0.0))
     place = f"{spec['task']['name']}, rank {spec.get('rank')}, alpha {_alpha(one):g} and {_alpha(two):g}"
-    return Pair(place, spec["seed"], -difference, POINTS)
+    return Pair(place, spec["seed"], -difference, POINTS, (one.signature, two.signature))

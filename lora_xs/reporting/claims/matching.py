@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
 from lora_xs.reporting.cells import Cell
@@ -22,8 +24,10 @@ def matched(
     """`better` minus `worse` at each place where both have a number, averages left out.
 
     better, worse: coordinates of the two; those, and `ignoring`, need not agree otherwise. best_over: coordinates that
-    are searched: each variant stands at the best cell it has. words: said before every place. Losses count the other way round. Where cells of both
-    losses and points pair up, the losses are kept: small tests of answers cannot match them.
+    are searched: each variant stands at the best cell it has. words: said before every place. Losses count the other
+    way round. Where cells of both losses and points pair up, the losses are kept: small tests of answers cannot match
+    them. All numbers of one pair of runs (its tests, its epochs) are one pair, their mean: they are not
+    independent evidence.
     """
     aside = {*better, *worse, *ignoring, *best_over}
     left, right = (_by_place(cells, ours, chosen, aside, best_over) for chosen in (better, worse))
@@ -31,7 +35,7 @@ def matched(
     for place, one in left.items():
         if place in right:
             pairs += cell_pairs(one, right[place], ours, f"{words}{named(place)}")
-    return [pair for pair in pairs if pair.unit == NATS] or pairs
+    return _a_pair_of_runs_once([pair for pair in pairs if pair.unit == NATS] or pairs)
 
 
 def cell_pairs(one: Cell, other: Cell, ours: bool, place: str) -> list[Pair]:
@@ -42,11 +46,28 @@ def cell_pairs(one: Cell, other: Cell, ours: bool, place: str) -> list[Pair]:
         if one.published is None or other.published is None:
             return []
         return [Pair(place, None, one.published.value - other.published.value, POINTS)]
-    theirs = {reading.seed: reading.value for reading in other.readings}
+    theirs = {reading.seed: reading for reading in other.readings}
+    both = [(reading, theirs[reading.seed]) for reading in one.readings if reading.seed in theirs]
     return [
-        Pair(place, reading.seed, sign * (reading.value - theirs[reading.seed]), unit)
-        for reading in one.readings
-        if reading.seed in theirs
+        Pair(place, mine.seed, sign * (mine.value - their.value), unit, (mine.signature, their.signature))
+        for mine, their in both
+    ]
+
+
+def _a_pair_of_runs_once(pairs: Sequence[Pair]) -> list[Pair]:
+    found: dict[object, list[Pair]] = {}
+    for place, pair in enumerate(pairs):
+        of_two = len(set(pair.runs)) == 2  # two states of one run's weights are told apart by their places
+        found.setdefault(pair.runs if of_two else place, []).append(pair)
+    return [
+        same[0]
+        if len(same) == 1
+        else replace(
+            same[0],
+            place=f"{same[0].place} and {len(same) - 1} more numbers of the same runs",
+            difference=statistics.fmean(pair.difference for pair in same),
+        )
+        for same in found.values()
     ]
 
 

@@ -26,12 +26,13 @@ SAMPLES, SEED = 20_000, 2411_19557
 @dataclass(frozen=True)
 class Pair:
     """Two numbers of one place and seed. place: what they share, in words; seed: None of printed numbers; difference:
-    positive where it speaks for the claim, in `unit`."""
+    positive where it speaks for the claim, in `unit`. runs: signatures behind it."""
 
     place: str
     seed: int | None
     difference: float
     unit: str = "points"
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
