@@ -102,9 +102,7 @@ def _draw(material: Material, panels: Sequence[Panel], kind: str, x: str, y: str
             draw_bands(one, panel.bands, looks, smooth=kind == "loss")
             one.xaxis.set_major_locator(MaxNLocator(integer=True))
             if panel.bands:
-                names = [
-                    f"{b.series}{'' if b.seeds == b.planned else f' ({b.seeds}/{b.planned})'}" for b in panel.bands
-                ]
+                names = [_counted(one_band) for one_band in panel.bands]
                 lines = [line for line in one.get_lines() if line.get_gid() == "ours"]
                 one.legend(lines, names, ncols=2 if len(names) > 6 else 1, fontsize=6)
             else:
