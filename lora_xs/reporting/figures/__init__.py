@@ -1,0 +1,1 @@
+"""Figures of both papers, from the cells of tables and from records; published and ours never look alike."""

@@ -1,0 +1,36 @@
+"""Score against trainable parameters (LoRA-XS Figure 1), without the head, as the papers count."""
+
+from __future__ import annotations
+
+from lora_xs.reporting.cells import Cell
+from lora_xs.reporting.figures.picture import Picture
+from lora_xs.reporting.figures.scatter import draw, panels_of
+from lora_xs.reporting.material import Material
+from lora_xs.reporting.published import number
+
+KIND = "efficiency"
+FACT = "trainable_params"
+
+
+def efficiency(material: Material) -> list[Picture]:
+    """One figure, or none where no number has a count of parameters."""
+    panels = panels_of(material.cells, own_parameters, printed_parameters, levels=True)
+    if not panels:
+        return []
+    caption = (
+        f"{material.heading}. Score against trainable parameters without the head (log scale), a panel a test; levels "
+        f"are methods that train all or none of the base model. {material.how}"
+    )
+    figure = draw(material, panels, material.heading, "trainable parameters, without the head")
+    return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, figure)]
+
+
+def own_parameters(cell: Cell) -> float | None:
+    """Trained without the head, by the records."""
+    return cell.parameters
+
+
+def printed_parameters(cell: Cell) -> float | None:
+    """As the paper prints them."""
+    text = cell.published.facts.get(FACT) if cell.published is not None else None
+    return number(text, cell.published.source, FACT) if cell.published is not None and text else None
