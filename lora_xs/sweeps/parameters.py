@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.architecture import Architecture, Linear, architecture_of
 
@@ -39,7 +40,7 @@ def labels_of(spec: RunSpec) -> int:
 
 
 def count_parameters(spec: RunSpec, shape: Architecture | None = None) -> Parameters:
-    """The counts of `spec`'s model and method. Raises UserError where its architecture is not known."""
+    """The counts of `spec`'s model and method. Raises UserError where its architecture or its method is not known."""
     shape = shape or architecture_of(spec.model)
     base = shape.parameters(labels_of(spec))
     head = shape.head_parameters(labels_of(spec), spec.model.head)
@@ -54,6 +55,8 @@ def count_parameters(spec: RunSpec, shape: Architecture | None = None) -> Parame
         return Parameters(base, len(targets) * rank**2, head, rank * sides, targets)
     if method in LORA:
         return Parameters(base, rank * sides, head, 0, targets)
+    if method != "vera":
+        raise UserError(f"method={method}: no plan can count its parameters; add them to lora_xs/sweeps/parameters.py")
     outputs = sum(layer.out_features for layer in targets)
     shared = max(layer.in_features for layer in targets) + max(layer.out_features for layer in targets)
     return Parameters(base, outputs + rank * len(targets), head, rank * shared, targets)  # VeRA's b and d

@@ -62,6 +62,13 @@ def tiny_spec(kind: str, method: str, layers: int = 2, *overrides: str) -> RunSp
     return RunSpec.from_config(config)
 
 
+def test_a_method_whose_parameters_no_plan_counts_is_named() -> None:
+    spec = tiny_spec("encoder", "vera")
+    unknown = spec.replace(method=dataclasses.replace(spec.method, name="ia3"))
+    with pytest.raises(UserError, match="method=ia3.*sweeps/parameters.py"):
+        count_parameters(unknown)
+
+
 def tiny_model(spec: RunSpec, attention: str = "eager") -> nn.Module:
     """The model of `spec` with its method attached, in training mode; torch counts eager attention alone."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
