@@ -65,7 +65,7 @@ def tiny_spec(kind: str, method: str, layers: int = 2, *overrides: str) -> RunSp
 def test_a_method_whose_parameters_no_plan_counts_is_named() -> None:
     spec = tiny_spec("encoder", "vera")
     unknown = spec.replace(method=dataclasses.replace(spec.method, name="ia3"))
-    with pytest.raises(UserError, match="method=ia3.*sweeps/parameters.py"):
+    with pytest.raises(UserError, match=r"method=ia3.*sweeps/parameters\.py"):
         count_parameters(unknown)
 
 
