@@ -16,7 +16,6 @@ from lora_xs.ingredients import Ingredients
 from lora_xs.phases import Phases
 from lora_xs.processes import first, first_in_turn, told
 from lora_xs.spec import RunSpec
-from lora_xs.spec.layout import padding_of
 from lora_xs.spec.runspec import adapter_content, adapter_folder
 from lora_xs.training.loggers import check_logger, open_logger
 from lora_xs.training.preemption import StopRequest
@@ -73,6 +72,7 @@ def prepare(
     from lora_xs.adapters.trainable import count
     from lora_xs.adapters.xs import describe_factors
     from lora_xs.models import describe_tokenizer
+    from lora_xs.models.unpadded import unpad_as_asked
     from lora_xs.training.labels import LabelTrainer
     from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
@@ -84,7 +84,7 @@ def prepare(
     with phases("model"):
         model, tokenizer = ingredients.base(spec, location, 0 if instruction else max(1, len(rows.labels)))
     model.config.name_or_path = model.name_or_path = spec.model.hub or spec.model.name
-    unpadded = not instruction and _unpadded(spec, model)
+    unpadded = not instruction and unpad_as_asked(model, spec)
     with phases("tokens"):
         material = ingredients.material(spec, rows, tokenizer)
     # beside the checkpoints: what a resumed run's R belongs to, and with them gone in the end
@@ -131,25 +131,6 @@ def prepare(
         trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
         until_ready.pop_all()
     return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress)
-
-
-def _unpadded(spec: RunSpec, model: Any) -> bool:
-    """Let an encoder compute real tokens alone where `trainer.padding` says or allows so; whether it does now."""
-    import torch
-
-    from lora_xs.models.unpadded import BUILDS, can_be_unpadded, compute_unpadded
-
-    if padding_of(spec, torch.cuda.is_available()) != "free":
-        return False
-    if can_be_unpadded(model):
-        compute_unpadded(model)
-        return True
-    if spec.trainer.padding == "free":
-        raise UserError(
-            f"trainer.padding=free is not known for a {model.config.model_type}, but for {', '.join(BUILDS)}; "
-            "use trainer.padding=auto"
-        )
-    return False
 
 
 def _check_scorer(spec: RunSpec, tests: list[QuestionSet]) -> None:

@@ -22,21 +22,39 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import flash_attention_mask
 
+from lora_xs.errors import UserError
+from lora_xs.spec import RunSpec
+from lora_xs.spec.layout import padding_of
+
 BY_ROW = "sdpa_by_row"
 """The attention's name among transformers' own; it stands in for `sdpa`."""
 
 BUILDS = ("bert", "roberta")
 
 
-def can_be_unpadded(model: PreTrainedModel) -> bool:
-    """Whether `model` is of the build known here, under an attention that keeps rows apart by their lengths."""
-    return model.config.model_type in BUILDS and model.config._attn_implementation in ("sdpa", "flash_attention_2")
+def unpad_as_asked(model: PreTrainedModel, spec: RunSpec) -> bool:
+    """`compute_unpadded` where `trainer.padding` says or allows so; whether it does now.
+
+    Raises UserError where `free` is asked of a model of another build.
+    """
+    if padding_of(spec, torch.cuda.is_available()) != "free":
+        return False
+    if model.config.model_type in BUILDS:
+        compute_unpadded(model)
+        return True
+    if spec.trainer.padding == "free":
+        raise UserError(
+            f"trainer.padding=free is not known for a {model.config.model_type}, but for {', '.join(BUILDS)}; "
+            "use trainer.padding=auto"
+        )
+    return False
 
 
 def compute_unpadded(model: PreTrainedModel) -> None:
-    """Let `model`, an encoder with a classification head that `can_be_unpadded`, compute real tokens alone from now on.
+    """Let `model`, one of `BUILDS` with a classification head, compute real tokens alone from now on.
 
-    Its inputs and logits stay what they were; hidden states between its layers are `[1, tokens, hidden]`.
+    Its inputs and logits stay what they were; hidden states between its layers are `[1, tokens, hidden]`. Its attention
+    is `sdpa`, which becomes `BY_ROW`, or flash attention.
     """
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(BY_ROW)

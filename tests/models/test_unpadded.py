@@ -13,7 +13,7 @@ from transformers import BertConfig, DistilBertConfig, RobertaConfig
 from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
 
 from lora_xs.errors import UserError
-from lora_xs.models.unpadded import BY_ROW, attend_by_row, can_be_unpadded, compute_unpadded
+from lora_xs.models.unpadded import BY_ROW, attend_by_row, compute_unpadded, unpad_as_asked
 from lora_xs.runner import run
 from lora_xs.spec.layout import padding_of
 
@@ -150,12 +150,9 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_unpadded_is_padded_by_auto_and_refused_by_free(tiny_run) -> None:
     shape = {"vocab_size": 50, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
     strange = AutoModelForSequenceClassification.from_config(DistilBertConfig(**shape))
-    assert not can_be_unpadded(strange)
-    from lora_xs.preparation import _unpadded
-
-    assert not _unpadded(tiny_run(), strange)
+    assert not unpad_as_asked(strange, tiny_run())
     with pytest.raises(UserError, match="free is not known for a distilbert, but for bert, roberta"):
-        _unpadded(tiny_run("trainer.padding=free"), strange)
+        unpad_as_asked(strange, tiny_run("trainer.padding=free"))
     with pytest.raises(UserError, match=r"does not go with model\.attention=eager"):
         tiny_run("trainer.padding=free", "model.attention=eager")
 
