@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from lora_xs.spec import RunSpec
+from lora_xs.spec.layout import micro_batch, most_rows, padding_of
 from lora_xs.sweeps.lengths import questions_of, rows_of
 
-GPU_TOKENS, CPU_TOKENS, CPU_ROWS = 8192, 2048, 8  # as lora_xs.training.trainer.most_rows bounds a micro-batch
 OPTIONS = 4.0
 """Answers to compare, each read with its prompt; two to five in the tests here."""
 
@@ -60,21 +60,11 @@ class Workload:
     answering: tuple[Answering, ...]
 
 
-def most_rows(spec: RunSpec, gpu: bool) -> int:
-    """Rows that the trainer lets a device hold at once."""
-    if spec.task.kind != "instruction":
-        return spec.trainer.batch_size if gpu else CPU_ROWS
-    length = spec.task.max_length
-    return max(1, GPU_TOKENS // length) if gpu else max(CPU_ROWS, CPU_TOKENS // length)
-
-
 def micro_rows(spec: RunSpec, gpu: bool) -> int:
-    """Rows of a micro-batch: as the user said, else the largest divisor of the batch that the device may hold."""
+    """Rows of a micro-batch, as the trainer makes it."""
     trainer = spec.trainer
-    if trainer.device_batch_size:
-        return trainer.device_batch_size
-    most = max(1, min(most_rows(spec, gpu), trainer.batch_size))
-    return next(n for n in range(most, 0, -1) if trainer.batch_size % n == 0)
+    most = most_rows(spec, gpu, padding_of(spec, gpu) == "free")
+    return trainer.device_batch_size or micro_batch(trainer.batch_size, most)
 
 
 def workload_of(spec: RunSpec, gpu: bool) -> Workload:
@@ -93,14 +83,12 @@ def workload_of(spec: RunSpec, gpu: bool) -> Workload:
     epochs = steps / per_epoch
     micro = micro_rows(spec, gpu)
     batch = min(trainer.batch_size, rows)
-    free = trainer.padding == "free" or (
-        trainer.padding == "auto" and instruction and spec.model.attention == "flash_attention_2"
-    )
+    free = padding_of(spec, gpu) == "free"
     if trainer.padding == "max_length":
         width = float(task.max_length)
     else:
         width = known.mean(task.max_length) if free else known.padded(task.max_length, batch, micro)
-    evaluation_rows = min(spec.evaluation.batch_size, 2 * most_rows(spec, gpu) if instruction else 10**9)
+    evaluation_rows = min(spec.evaluation.batch_size, 2 * most_rows(spec, gpu, free) if instruction else 10**9)
     estimated = spec.init.samples or round((spec.init.fraction or 0) * rows)
     return Workload(
         rows=rows,

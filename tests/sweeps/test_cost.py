@@ -23,6 +23,7 @@ from lora_xs.losses import response_loss
 from lora_xs.models import load_on_meta
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config
+from lora_xs.spec.layout import padding_of
 from lora_xs.sweeps.architecture import architecture_of
 from lora_xs.sweeps.cost import estimate
 from lora_xs.sweeps.devices import device_called, device_named, devices
@@ -31,9 +32,9 @@ from lora_xs.sweeps.flops import _Pass
 from lora_xs.sweeps.lengths import RowLengths, known_questions, known_rows
 from lora_xs.sweeps.memory import layer_bytes, memory_of
 from lora_xs.sweeps.parameters import count_parameters
-from lora_xs.sweeps.workload import micro_rows, most_rows, workload_of
+from lora_xs.sweeps.workload import micro_rows, workload_of
 from lora_xs.training.batches import BatchOrder
-from lora_xs.training.trainer import most_rows as trainers_most_rows
+from lora_xs.training.trainer import training_arguments
 
 ROWS, LENGTH = 4, 16
 TINY = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 160, "vocab_size": 50}
@@ -194,12 +195,15 @@ def test_a_decoders_logits_are_counted_at_responses_alone() -> None:
     assert own == pytest.approx(counted.get_total_flops(), rel=0.02)
 
 
-@pytest.mark.parametrize("gpu", [False, True])
-def test_a_micro_batch_is_what_the_trainer_makes_it(gpu: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    for spec in (planned(tmp_path).spec, planned(tmp_path, "task=math/metamathqa", "rank=64").spec):
-        assert most_rows(spec, gpu) == trainers_most_rows(spec)
-        assert spec.trainer.batch_size % micro_rows(spec, gpu) == 0
+def test_a_micro_batch_is_what_the_trainer_makes_it(tmp_path: Path) -> None:
+    for words in ([], ["trainer.padding=longest"], ["trainer.device_batch_size=4"]):
+        spec = planned(tmp_path, *words).spec
+        arguments = training_arguments(spec, tmp_path, unpadded=padding_of(spec, False) == "free")
+        assert micro_rows(spec, False) == arguments.per_device_train_batch_size
+    math = planned(tmp_path, "task=math/metamathqa", "rank=64").spec
+    assert micro_rows(math, False) == training_arguments(math, tmp_path).per_device_train_batch_size
+    assert math.trainer.batch_size % micro_rows(math, True) == 0
+    assert micro_rows(math, True) * math.task.max_length <= 8192
 
 
 def test_padding_is_that_of_the_trainers_batches() -> None:
