@@ -23,6 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import flash_attention_mask
 
 from lora_xs.errors import UserError
+from lora_xs.models.attention import FLASH
 from lora_xs.spec import RunSpec
 from lora_xs.spec.layout import padding_of
 
@@ -53,11 +54,13 @@ def unpad_as_asked(model: PreTrainedModel, spec: RunSpec) -> bool:
 def compute_unpadded(model: PreTrainedModel) -> None:
     """Let `model`, one of `BUILDS` with a classification head, compute real tokens alone from now on.
 
-    Its inputs and logits stay what they were; hidden states between its layers are `[1, tokens, hidden]`. Its attention
-    is `sdpa`, which becomes `BY_ROW`, or flash attention.
+    Its inputs and logits stay what they were; hidden states between its layers are `[1, tokens, hidden]`. Raises
+    ValueError for attention other than `sdpa`, which becomes `BY_ROW`, and flash attention.
     """
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(BY_ROW)
+    elif model.config._attn_implementation != FLASH:
+        raise ValueError(f"{model.config._attn_implementation} attention does not keep rows laid end to end apart")
     encoder: Any = model.base_model.encoder
     last, layout = encoder.layer[-1].attention, _Layout()
     encoder.register_forward_pre_hook(layout.lay_end_to_end, with_kwargs=True)

@@ -39,8 +39,9 @@ class Workload:
     """Counts of one run on one device.
 
     rows: trained on in an epoch. steps: optimiser steps. micro_rows: rows held at once. micro_batches: forward and
-    backward passes in all. tokens: trained on, padding included; longest: of a padded row. response_share: of the
-    tokens, those with logits. evaluations: passes over the `validation` tokens (padding included).
+    backward passes in all. tokens: trained on, computed padding included; longest: of a row; held: of the largest
+    micro-batch. unpadded: an encoder computes real tokens alone. response_share: of the tokens, those with logits.
+    evaluations: passes over the `validation` tokens (padding apart).
     estimate_tokens: of LoRA-SB's estimate.
     """
 
@@ -52,6 +53,8 @@ class Workload:
     tokens: float
     longest: float
     mean_width: float
+    held: float
+    unpadded: bool
     response_share: float
     evaluations: int
     validation: float
@@ -84,6 +87,7 @@ def workload_of(spec: RunSpec, gpu: bool) -> Workload:
     micro = micro_rows(spec, gpu)
     batch = min(trainer.batch_size, rows)
     free = padding_of(spec, gpu) == "free"
+    longest = float(task.max_length) if trainer.padding == "max_length" else known.longest(task.max_length)
     if trainer.padding == "max_length":
         width = float(task.max_length)
     else:
@@ -97,8 +101,10 @@ def workload_of(spec: RunSpec, gpu: bool) -> Workload:
         micro_rows=micro,
         micro_batches=epochs * math.ceil(rows / micro),
         tokens=epochs * rows * width,
-        longest=float(task.max_length) if trainer.padding == "max_length" else known.longest(task.max_length),
+        longest=longest,
         mean_width=width,
+        held=known.together(task.max_length, micro) if free else micro * longest,
+        unpadded=free and not instruction,
         response_share=known.response_share,
         evaluations=_evaluations(spec, steps, per_epoch, instruction) if validation else 0,
         validation=validation * known.mean(task.max_length),
