@@ -99,7 +99,8 @@ class Sheet:
                 table.add_row(row.question, _figure(row), target, met, row.what, row.note)
             console.print(table)
         for curve in (item for item in self.found if isinstance(item, Curve)):
-            table = Table(curve.x, curve.y, title=f"{curve.curve} ({_figure(curve)})", title_justify="left")
+            console.print(f"{curve.curve}: {_figure(curve)}", highlight=False)
+            table = Table(curve.x, curve.y)
             for x, y in curve.points:
                 table.add_row(f"{x:g}", f"{y:.4g}")
             console.print(table)
