@@ -1,31 +1,27 @@
 """What many users' adapters cost: a batch with an adapter a row, reading one user of many, bytes.
 
-    python benchmarks/bundle.py [--rows 256] [--tokens 16] [--users 10000] [--repeats 5] [--threads 1]
+    python benchmarks/bundle.py [--quick] [--rounds N] [--json FILE] [--rows 256] [--tokens 16] [--users 10000]
 
 MiniLM where its package is installed, else a random BERT of its shape; LoRA-XS r=16 on its 24 modules. Everything is
-seeded. Times are medians over interleaved repeats; the ratios are medians of each repeat's ratio, so that a busy
-machine weighs on both sides of a ratio.
+seeded.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
+import side_by_side  # isort: skip (before torch)
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import save_file
+from side_by_side import Row, Sheet, compared, counted, race
 from torch import Tensor, nn
 
 from lora_xs import LoraXsConfig
@@ -44,29 +40,32 @@ TARGETS = ["attention.self.query", "attention.self.value", "attention.output.den
 DISTINCT = (1, 16, 256)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print every number of the room."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure and print every number of the room."""
+    parser = side_by_side.arguments(__doc__, rounds=5)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--users", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    options = side_by_side.parsed(parser, words)
+    if options.quick:
+        options.users = 500
+    sheet = Sheet("Many users' adapters")
     model = _model()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "users.safetensors"
         adapter = _first_user(model, Path(folder))
         _write(path, adapter, options.users)
         with Bundle(path) as bundle:
-            _batches(model, bundle, options.rows, options.tokens, options.repeats)
-            _file_bytes(bundle, path)
-        _reading(path, Path(folder))
+            sheet.add(*_batches(model, bundle, options.rows, options.tokens, options.rounds))
+            sheet.add(_file_bytes(bundle, path))
+        sheet.add(*_reading(path, Path(folder)))
         began = time.perf_counter()
         add_adapters(path, {"late": adapter.folder})
-        print(f"  adding one user: {time.perf_counter() - began:.2f} s, one copy of the file")
+        print(f"  adding one user: {time.perf_counter() - began:.2f} s, one copy of the file", file=sys.stderr)
+    sheet.add(_adapter_file())
     _state_bytes()
+    sheet.finish(options.json)
+    return 0
 
 
 def _model() -> PeftModel:
@@ -79,10 +78,8 @@ def _model() -> PeftModel:
     try:
         minilm = ModelSpec("minilm", "encoder", tuple(TARGETS), (), package=MINILM)
         base = AutoModel.from_pretrained(locate(minilm).folder, dtype=torch.float32)
-        print("MiniLM, ", end="")
     except UserError:
-        print("random BERT of MiniLM's shape, ", end="")
-    print(f"LoRA-XS r={RANK}, fp32, {torch.get_num_threads()} thread(s)")
+        print("  MiniLM is not installed: a random BERT of its shape", file=sys.stderr)
     settings = LoraXsConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, init_std=0.1)
     return get_peft_model(base, settings).eval()
 
@@ -109,24 +106,11 @@ def _write(path: Path, adapter: AdapterFolder, users: int) -> None:
     began = time.perf_counter()
     numel = adapter.family.R_numel
     write_bundle(path, adapter.family, {f"user{i:06}": _Drawn(i, numel) for i in range(users)})
-    print(
-        f"bundle of {users:,} users: {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - began:.1f} s to write"
-    )
+    written = f"{path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - began:.1f} s to write"
+    print(f"  bundle of {users:,} users: {written}", file=sys.stderr)
 
 
-def _interleaved(arms: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each arm in each repeat, after one unmeasured round."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for repeat in range(repeats + 1):
-        for name, arm in arms.items():
-            began = time.perf_counter()
-            arm()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def _batches(model: PeftModel, bundle: Bundle, rows: int, tokens: int, repeats: int) -> None:
+def _batches(model: PeftModel, bundle: Bundle, rows: int, tokens: int, rounds: int) -> list[Row]:
     per_row = PerRow(model, bundle)
     batch = torch.randint(1000, 20_000, (rows, tokens), generator=torch.Generator().manual_seed(0))
 
@@ -143,19 +127,22 @@ def _batches(model: PeftModel, bundle: Bundle, rows: int, tokens: int, repeats: 
 
         return run
 
-    seconds = _interleaved({"one": one_adapter} | {str(count): distinct(count) for count in DISTINCT}, repeats)
-    print(f"a batch of {rows} rows × {tokens} tokens; ratio to the tuner's own forward with one adapter for all rows")
-    print(f"  one adapter        {1e3 * statistics.median(seconds['one']):8.1f} ms")
-    for count in DISTINCT:
-        own = seconds[str(count)]
-        ratios = [mine / one for mine, one in zip(own, seconds["one"], strict=True)]
-        spread = f"{min(ratios):.3f} … {max(ratios):.3f}"
-        took = f"{1e3 * statistics.median(own):8.1f} ms"
-        print(f"  {count:3} distinct users {took}   ratio {statistics.median(ratios):.3f} ({spread})")
+    seconds = race({"one": one_adapter} | {str(count): distinct(count) for count in DISTINCT}, rounds)
+    return [
+        compared(
+            f"adapters of {count} distinct users in a batch of {rows}×{tokens}, against one adapter for all rows",
+            seconds[str(count)],
+            seconds["one"],
+            1.25 if count == max(DISTINCT) else None,
+            (f"{count} distinct", "one adapter"),
+        )
+        for count in DISTINCT
+    ]
 
 
-def _reading(path: Path, folder: Path) -> None:
+def _reading(path: Path, folder: Path) -> list[Row]:
     """One user of many: a row of the bundle against a tensor a module, with and without the file in the page cache."""
+    rows: list[Row] = []
     with Bundle(path) as bundle:
         users, modules = len(bundle), [module.name for module in bundle.family.modules]
         picks = [(k * 7919 + 5) % users for k in range(21)]
@@ -163,7 +150,7 @@ def _reading(path: Path, folder: Path) -> None:
         for row in picks:
             bundle.R(bundle.users[row])
         each = (time.perf_counter() - began) / len(picks)
-    print(f"reading one user of {users:,}: {1e3 * each:.3f} ms from an open bundle, checksum included")
+    print(f"  one user of {users:,}: {1e3 * each:.3f} ms from an open bundle, checksum included", file=sys.stderr)
     other = folder / "by_module.safetensors"
     save_file({name: torch.zeros(users, RANK, RANK) for name in modules}, other)
 
@@ -180,26 +167,24 @@ def _reading(path: Path, folder: Path) -> None:
         with safe_open(path, framework="pt") as file:
             file.get_slice("R")[row].clone()
 
-    arms: tuple[tuple[str, Callable[[int], object], Path], ...] = (
-        ("Bundle(…).R(user)", opened, path),
-        ("one row, bare", row_alone, path),
-        ("a tensor a module, bare", by_module, other),
-    )
-    print(f"  with opening the file, median of {len(picks)}")
-    for name, read, file in arms:
-        found = []
-        for row in picks:  # into memory
-            read(row)
-        for cold in (False, True):
-            spent = []
-            for row in picks:
+    for cold in (False, True):
+        seconds: dict[str, list[float]] = {"opened": [], "by module": [], "bare row": []}
+        for number, row in enumerate([picks[0], *picks]):  # the first is not counted
+            arms = (("opened", opened, path), ("bare row", row_alone, path), ("by module", by_module, other))
+            for name, read, file in arms:
                 if cold:
                     _forget(file)
                 began = time.perf_counter()
                 read(row)
-                spent.append(time.perf_counter() - began)
-            found.append(1e3 * statistics.median(spent))
-        print(f"  {name:24} {found[0]:8.3f} ms   file not in memory {found[1]:8.3f} ms")
+                if number:
+                    seconds[name].append(time.perf_counter() - began)
+        where = "file not in memory" if cold else "file in memory"
+        question = f"one user of {users:,}, file opened anew, {where}, against a tensor a module"
+        note = f"the row alone, unchecked: {side_by_side.duration(statistics.median(seconds['bare row']))}"
+        rows.append(
+            compared(question, seconds["opened"], seconds["by module"], None, ("bundle", "tensor a module"), note)
+        )
+    return rows
 
 
 def _forget(file: Path) -> None:
@@ -210,10 +195,33 @@ def _forget(file: Path) -> None:
     os.close(descriptor)
 
 
-def _file_bytes(bundle: Bundle, path: Path) -> None:
+def _file_bytes(bundle: Bundle, path: Path) -> Row:
     state = StateSize(len(bundle.family.modules), RANK)
     each = path.stat().st_size / len(bundle)
-    print(f"bytes a user: {each:,.1f} in the file, {state.bytes:,} of R ({100 * (each / state.bytes - 1):.2f} % more)")
+    what = f"{each:,.1f} bytes a user / {state.bytes:,} of R"
+    return counted("a bundle's bytes a user, against those of R", each, state.bytes, None, what)
+
+
+def _adapter_file() -> Row:
+    """The files that `save_pretrained` writes over RoBERTa-large's shape, without a head."""
+    from transformers import RobertaConfig, RobertaModel
+
+    config = RobertaConfig(
+        vocab_size=8, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    )
+    sizes = []
+    for settings in (
+        LoraXsConfig(r=16, lora_alpha=16, target_modules=TARGETS, init_weights="random"),
+        LoraConfig(r=8, target_modules=TARGETS),
+    ):
+        with torch.device("meta"):
+            base = RobertaModel(config)
+        model = get_peft_model(base.to_empty(device="cpu"), settings)  # memory nobody writes to takes no room
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            sizes.append((Path(folder) / "adapter_model.safetensors").stat().st_size)
+    what = f"{sizes[0]:,} / {sizes[1]:,} bytes"
+    return counted("adapter file, RoBERTa-large's shape, r = 16, against PEFT's LoRA, r = 8", *sizes, 0.02, what)
 
 
 def _state_bytes() -> None:
@@ -230,4 +238,4 @@ def _state_bytes() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

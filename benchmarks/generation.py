@@ -1,17 +1,15 @@
 """What batches save, and that they change nothing: completions and likelihoods of a real model on real questions.
 
-    python benchmarks/generation.py --data ../shared/data                       # all of it; half an hour on one thread
-    python benchmarks/generation.py --data ../shared/data --only batched --prompts 64
+    python benchmarks/generation.py [--data FOLDER] [--quick] [--rounds N] [--json FILE]
+    python benchmarks/generation.py --data FOLDER --only batched dropping beams likelihood --new 64   # half an hour
 
-`--data` is laid out as the README says. Prints a Markdown table. Runs of the two sides alternate: a ratio is the median
-over pairs of runs, with the smallest and largest beside it; one prompt at a time is too slow to be run often, so there
-a part of it stands against the same part of a batched run's time.
+`--data` is laid out as the README says; without GSM8K there, the prompts are the packaged word problems. One prompt at
+a time is too slow to be run often, so there a part of the prompts stands against the same part of a batched run's time.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -19,11 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
+import side_by_side  # isort: skip (before torch)
 import torch
+from side_by_side import Row, absent, compared
 from transformers import GenerationConfig
 
 from lora_xs.data.question_set import QuestionSet
@@ -38,9 +34,6 @@ from lora_xs.spec.bind import bind
 from lora_xs.spec.compose import compose_config
 from lora_xs.spec.sections import ModelSpec
 
-Row = tuple[str, str, str, str, str]
-HEAD: Row = ("question", "ours, s", "the other, s", "ratio (least–most)", "do they agree?")
-
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds, and what came out."""
@@ -49,16 +42,17 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, result
 
 
-def alternate(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[tuple[str, str, str], Any, Any]:
-    """Median seconds of both, the ratio with its spread, and what either gave, from alternating runs."""
-    pairs, results = [], (None, None)
+def alternate(
+    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
+) -> tuple[list[float], list[float], Any, Any]:
+    """Seconds of both from alternating runs, and what either gave."""
+    one, other, results = [], [], (None, None)
     for _ in range(rounds):
-        (one, mine), (other, others) = timed(ours), timed(theirs)
-        pairs.append((one, other))
+        (seconds, mine), (others_seconds, others) = timed(ours), timed(theirs)
+        one.append(seconds)
+        other.append(others_seconds)
         results = mine, others
-    ratios = sorted(one / other for one, other in pairs)
-    seconds = [f"{statistics.median(side):.1f}" for side in zip(*pairs, strict=True)]
-    return (seconds[0], seconds[1], f"{statistics.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})"), *results
+    return one, other, *results
 
 
 def equal(ours: Sequence[Any], theirs: Sequence[Any]) -> str:
@@ -79,7 +73,11 @@ class Bench:
 
     def batched(self) -> Iterator[Row]:
         """Greedy decoding against one prompt at a time."""
-        test = self.test("gsm8k", self.options.prompts)
+        kind = "GSM8K prompts"
+        try:
+            test = self.test("gsm8k", self.options.prompts)
+        except UserError:
+            kind, test = "word problems", self.test("word_problems", self.options.prompts)
         prompts = [question.prompt for question in test.questions]
         decoding = Decoding(self.options.new, 1, test.stop)
         engine = HfEngine(self.model, self.tokenizer)
@@ -99,16 +97,15 @@ class Bench:
             seconds, found = timed(one_at_a_time)
             single.append(seconds * len(prompts) / len(mine))
             theirs += found
-        ratios = sorted(one / other for one, other in zip(batched, single, strict=True))
         tokens = sum(completion.tokens for completion in ours)
-        speeds = [f"{tokens / statistics.mean(side):.0f}" for side in (batched, single)]
-        name = f"{len(prompts)} GSM8K prompts, ≤ {self.options.new} new tokens, against one prompt at a time"
-        yield (
-            f"{name} ({tokens} in all; {speeds[0]} against {speeds[1]} a second)",
-            f"{statistics.median(batched):.1f}",
-            f"{statistics.median(single):.1f}",
-            f"{statistics.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})",
-            equal(ours, theirs),
+        speeds = " against ".join(f"{tokens / statistics.mean(side):.0f}" for side in (batched, single))
+        yield compared(
+            f"generation: {len(prompts)} {kind}, ≤ {self.options.new} new tokens, against one prompt at a time",
+            batched,
+            single,
+            0.35,
+            ("batched", "one at a time"),
+            f"{equal(ours, theirs)}; {tokens} tokens, {speeds} a second",
         )
 
     def dropping(self) -> Iterator[Row]:
@@ -117,15 +114,16 @@ class Bench:
         prompts = [question.prompt for question in test.questions]
         decoding = Decoding(4 * self.options.new, 1, test.stop)
         dropping, keeping = HfEngine(self.model, self.tokenizer), HfEngine(self.model, self.tokenizer, drop_at=1.0)
-        timing, ours, theirs = alternate(
+        one, other, ours, theirs = alternate(
             lambda: dropping.complete(prompts, decoding),
             lambda: keeping.complete(prompts, decoding),
             self.options.rounds,
         )
         lengths = sorted(completion.tokens for completion in ours)
         quartiles = ", ".join(str(lengths[place * (len(lengths) - 1) // 4]) for place in range(5))
-        name = f"{len(prompts)} GSM8K prompts, ≤ {4 * self.options.new} new tokens (quartiles {quartiles})"
-        yield (f"{name}: ended rows dropped or carried along", *timing, equal(ours, theirs))
+        question = f"generation: {len(prompts)} GSM8K prompts, ≤ {4 * self.options.new} new tokens, ended rows dropped"
+        note = f"{equal(ours, theirs)}; quartiles of new tokens {quartiles}"
+        yield compared(question, one, other, None, ("dropped", "carried along"), note)
 
     def beams(self) -> Iterator[Row]:
         """Four beams, the prompt computed once, against transformers' `generate` alone."""
@@ -133,12 +131,13 @@ class Bench:
         prompts = [question.prompt for question in test.questions]
         decoding = Decoding(32, 4)
         engine = HfEngine(self.model, self.tokenizer)
-        timing, ours, theirs = alternate(
+        one, other, ours, theirs = alternate(
             lambda: [completion.text for completion in engine.complete(prompts, decoding)],
             lambda: self.plain_beams(prompts, engine.ends, decoding),
             self.options.rounds,
         )
-        yield (f"{len(prompts)} ARC-c prompts, 4 beams, 32 tokens, against `generate`", *timing, equal(ours, theirs))
+        question = f"generation: {len(prompts)} ARC-c prompts, 4 beams, 32 tokens, against `generate`"
+        yield compared(question, one, other, None, ("ours", "generate"), equal(ours, theirs))
 
     @torch.inference_mode()
     def plain_beams(self, prompts: list[str], ends: list[int], decoding: Decoding) -> list[str]:
@@ -159,15 +158,16 @@ class Bench:
     def likelihood(self) -> Iterator[Row]:
         """Choices' likelihoods, what they share computed once, against a row of a batch for every choice."""
         test = self.test("arc_challenge", self.options.some)
-        timing, ours, theirs = alternate(
+        one, other, ours, theirs = alternate(
             lambda: choice_log_likelihoods(self.model, self.tokenizer, test),
             lambda: self.whole_rows(test),
             self.options.rounds,
         )
         mine = [value for scores in ours for value in scores.log_likelihoods]
         largest = max(abs(one - other) for one, other in zip(mine, theirs, strict=True))
-        name = f"{self.options.some} ARC-c questions' likelihoods, against whole rows"
-        yield (name, *timing, f"differ by at most {largest:.1e} of about {abs(statistics.median(mine)):.0f}")
+        question = f"likelihoods of {self.options.some} ARC-c questions' choices, against whole rows"
+        note = f"differ by at most {largest:.1e} of about {abs(statistics.median(mine)):.0f}"
+        yield compared(question, one, other, None, ("ours", "whole rows"), note)
 
     @torch.inference_mode()
     def whole_rows(self, test: QuestionSet) -> list[float]:
@@ -190,32 +190,34 @@ class Bench:
 QUESTIONS = ("batched", "dropping", "beams", "likelihood")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Measure what the arguments name and print the table."""
-    parser = argparse.ArgumentParser(description="Speed and agreement of batched generation and likelihoods.")
-    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), help="some of the questions")
+    parser = side_by_side.arguments(__doc__, rounds=2)
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=["batched"], help="which questions")
     parser.add_argument("--data", help="the folder with math/ and commonsense/ (default: LORA_XS_DATA)")
     parser.add_argument("--model", default="smollm2_135m", help="a decoder of configs/model")
     parser.add_argument("--prompts", type=int, default=64, help="of `batched`")
-    parser.add_argument("--some", type=int, default=16, help="prompts of the other questions")
+    parser.add_argument("--some", type=int, default=12, help="prompts of the other questions")
     parser.add_argument(
-        "--new", type=int, default=64, help="new tokens of `batched`; `dropping` has four times as many"
+        "--new", type=int, default=32, help="new tokens of `batched`; `dropping` has four times as many"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    options = side_by_side.parsed(parser, words)
+    if options.quick:
+        options.prompts, options.some, options.new = 8, 2, 8
+    sheet = side_by_side.Sheet("Generation")
     try:
         spec = bind(ModelSpec, compose_config([f"model={options.model}"])["model"], "model")
         bench = Bench(*load_decoder(spec, locate(spec)), options)
-        print(f"model: {options.model}, {spec.dtype}; threads: {options.threads}; torch {torch.__version__}\n")
-        print("| " + " | ".join(HEAD) + " |\n|" + " --- |" * len(HEAD), flush=True)
-        for name in options.only:
-            for row in getattr(bench, name)():
-                print("| " + " | ".join(row) + " |", flush=True)
     except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
+        sheet.add(absent("generation, 64 real prompts, SmolLM2", str(mistake), 0.35))
+        options.only = []
+    for name in options.only:
+        try:
+            for row in getattr(bench, name)():
+                sheet.add(row)
+        except UserError as mistake:
+            sheet.add(absent(f"generation, {name}", str(mistake)))
+    sheet.finish(options.json)
     return 0
 
 

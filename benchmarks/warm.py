@@ -1,18 +1,15 @@
-"""What does a warm worker save? Eight short runs in one worker against eight processes of `train.py`.
+"""What does a warm worker save? Short runs in one worker against a process of `train.py` each.
 
-    python benchmarks/warm.py                    # a tiny model of the script's own
-    python benchmarks/warm.py --model minilm     # MiniLM from its package, on task=reviews
+    python benchmarks/warm.py [--quick] [--rounds N] [--json FILE]    # a tiny model of the script's own
+    python benchmarks/warm.py --model minilm                          # MiniLM from its package, on task=reviews
 
-Prints Markdown tables. The two sides alternate, after one unmeasured process that fills the store of factors; a ratio
-is the median over the pairs, with the smallest and largest beside it. Seconds are those of whole processes, imports
-and all; "beyond its training" is what a run took less the seconds that its record says it trained.
+The two sides alternate, after one unmeasured process that fills the store of factors. Seconds are those of whole
+processes, imports and all; "beyond its training" is what a run took less the seconds that its record says it trained.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,15 +17,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import side_by_side  # isort: skip (before torch)
+from side_by_side import REPOSITORY, Sheet, compared
 from tiny_world import build, composed
 
 from lora_xs.records import read_record
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.manifest import Line, write_manifest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MINILM = ["task=reviews", "task.train_rows=256", "task.validation_rows=128", "task.max_length=64"]
 
 
@@ -76,18 +72,19 @@ def packed(specs: Sequence[RunSpec], manifest: Path, environment: dict[str, str]
     side.count(specs, began, ends)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print the tables."""
-    parser = argparse.ArgumentParser(description="Short runs in a warm worker against a process each.")
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure and print the table."""
+    parser = side_by_side.arguments(__doc__, rounds=3)
     parser.add_argument("--model", choices=("tiny", "minilm"), default="tiny")
-    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--steps", type=int, default=8, help="optimiser steps of a run")
-    parser.add_argument("--rounds", type=int, default=3, help="pairs")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    if options.runs < 2 or options.rounds < 1:
-        parser.error("--runs must be at least 2 and --rounds at least 1")
-    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads), HF_HUB_OFFLINE="1")
+    options = side_by_side.parsed(parser, words)
+    if options.runs < 2:
+        parser.error("--runs must be at least 2")
+    if options.quick:
+        options.runs, options.rounds = 2, 1
+    sheet = Sheet(f"Warm workers, {options.model}, {options.runs} runs of {options.steps} steps")
+    environment = dict(os.environ)
     sides = {"apart": Side(), "packed": Side()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,14 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in range(options.rounds):
             apart(runs(f"apart{number}"), overrides, environment, sides["apart"])
             packed(runs(f"packed{number}"), folder / f"{number}.jsonl", environment, sides["packed"])
-    said = f"{options.model}, {options.runs} runs of {options.steps} steps, {options.rounds} rounds"
-    print(f"{said}; threads: {options.threads}\n")
-    print("| | a process each, s | one warm worker, s | ratio (least–most) |\n| --- | --- | --- | --- |")
-    for title, of in (("all runs", "total"), ("a further run, beyond its training", "beyond")):
-        one, other = (getattr(sides[side], of) for side in ("apart", "packed"))
-        ratios = sorted(b / a for a, b in zip(one, other, strict=True))
-        spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})"
-        print(f"| {title} | {statistics.median(one):.2f} | {statistics.median(other):.2f} | {spread} |")
+    names = ("warm worker", "a process each")
+    one, other = sides["packed"], sides["apart"]
+    question = "a further short run beyond its training, in a warm worker, against a process of its own"
+    note = f"{options.model}, {options.runs} runs of {options.steps} steps, {options.rounds} rounds"
+    sheet.add(
+        compared(question, one.beyond, other.beyond, 0.1, names, note),
+        compared(f"{options.runs} short runs in all, in a warm worker", one.total, other.total, None, names),
+    )
+    sheet.finish(options.json)
     return 0
 
 
