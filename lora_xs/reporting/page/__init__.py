@@ -1,1 +1,0 @@
-"""The report: everything from records on one page of HTML that needs no network."""
