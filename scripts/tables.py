@@ -112,24 +112,13 @@ def _once(text: str) -> Callable[[str], None]:
 def _write(
     tables: Sequence[Table], evidence: Evidence, folder: Path, formats: Sequence[str], order: Sequence[str]
 ) -> int:
-    from lora_xs.atomic import write_text
-    from lora_xs.reporting.index import README, summary, write_index
-    from lora_xs.reporting.render_csv import to_csv
-    from lora_xs.reporting.render_latex import document, to_latex
-    from lora_xs.reporting.render_markdown import to_markdown
+    from lora_xs.reporting.written import write_tables
 
-    renderers = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
-    fresh = {}
+    index = write_tables(tables, evidence, folder, formats, order, folder.parent / "figures")
     for table in tables:
-        for ending in formats:
-            write_text(folder / f"{table.name}.{ending}", renderers[ending](table))
-        fresh[table.name] = summary(table, evidence, formats)
         counts = ", ".join(f"{count} {status}" for status, count in table.counts.items())
         print(f"{'SYNTHETIC ' if table.synthetic else ''}{table.name}: {counts}")
-    entries = write_index(folder, fresh, order)
-    if "tex" in formats:
-        write_text(folder / "all.tex", document([name for name in entries if (folder / f"{name}.tex").is_file()]))
-    print(folder / README)
+    print(index)
     return FINISHED
 
 
