@@ -1,6 +1,6 @@
 """One page of everything: claims, tables, figures, costs and where each number comes from. Trains nothing.
 
-python scripts/report.py                                          # results/ → results/report/index.html, tables/, figures/
+python scripts/report.py                                          # results/ → its report/index.html, tables/, figures/
 python scripts/report.py results=results/runs to=/tmp/page.html   # tables and figures go beside the page
 python scripts/report.py experiment=mini_math experiment=mini_glue to=/tmp/some.html
 """

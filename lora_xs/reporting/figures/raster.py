@@ -18,7 +18,9 @@ def png_of(picture: Picture) -> bytes:
 
     whole, small = io.BytesIO(), io.BytesIO()
     with styled():
-        picture.figure.savefig(whole, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
+        picture.figure.savefig(
+            whole, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 1}
+        )
     with Image.open(whole) as image:
         flat = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     flat.save(small, format="png", optimize=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, TypeVar
 
+from lora_xs.reporting.html.drawn import Drawn
+from lora_xs.reporting.html.kept import keep, place_of, read_kept
 from lora_xs.reporting.material import Material
 
 if TYPE_CHECKING:
@@ -20,40 +21,26 @@ MOST = 8
 """Processes; each takes about 150 MB."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure as bytes. name, kind, experiment, caption: the picture's. alt: what it shows and what is missing in it,
-    for those who cannot see it. width, height: pixels."""
-
-    name: str
-    kind: str
-    experiment: str
-    caption: str
-    alt: str
-    png: bytes
-
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        return int(struct.unpack(">I", self.png[16:20])[0])
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return int(struct.unpack(">I", self.png[20:24])[0])
-
-
 def draw_all(materials: Sequence[Material], processes: int | None = None) -> dict[str, list[Drawn]]:
     """The figures of each material, by its name. processes: how many draw; None: as many as there are cores here."""
-    slim = [_slim(material) for material in materials]
-    count = min(processes or _cores(), MOST, max(1, len(slim)))
-    if count == 1:
-        return {one.name: draw(one) for one in slim}
+    slim = {one.name: one for one in map(_slim, materials)}
+    places = {name: place_of(one) for name, one in slim.items()}
+    found = {name: kept for name in slim if (kept := read_kept(places[name])) is not None}
+    missing = sorted((one for name, one in slim.items() if name not in found), key=lambda one: -len(one.cells))
+    for one, drawn in zip(missing, _draw_many(missing, processes or _cores()), strict=True):
+        keep(places[one.name], drawn)
+        found[one.name] = drawn
+    return {name: found[name] for name in slim}
+
+
+def _draw_many(materials: Sequence[Material], processes: int) -> Iterator[list[Drawn]]:
+    count = min(processes, MOST, len(materials))
+    if count < 2:
+        yield from map(draw, materials)
+        return
     # spawned, not forked: numpy's threads do not survive a fork
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        heaviest = sorted(slim, key=lambda one: -len(one.cells))
-        found = dict(zip((one.name for one in heaviest), pool.map(draw, heaviest), strict=True))
-    return {one.name: found[one.name] for one in slim}
+        yield from pool.map(draw, materials)
 
 
 def draw(material: Material) -> list[Drawn]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +13,8 @@ from lora_xs.reporting.layout import Row
 from lora_xs.reporting.published import number
 from lora_xs.reporting.table import Table, own_notes, printed_notes
 
+LEADING = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?(?=$|\s)")
+"""The number that a text begins with, as the page's script reads it too."""
 PARTS = ("ours", "published", "difference")
 
 
@@ -28,6 +32,18 @@ class Box:
     marks: str = ""
     anchor: str = ""
     why: str = ""
+
+    @property
+    def sorts_apart(self) -> bool:
+        """Whether a reader of the text (the page's script) would take it for another number, or for none."""
+        start = LEADING.match(self.text)
+        return (
+            bool(self.marks)
+            or start is None
+            or not math.isclose(
+                float(start[0].replace(",", "").replace("−", "-")), float(self.sort), rel_tol=0.02, abs_tol=0.006
+            )
+        )
 
 
 @dataclass(frozen=True)

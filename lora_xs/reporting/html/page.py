@@ -12,7 +12,7 @@ from lora_xs.reporting.claims.finding import Finding
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.html.anchors import Anchors
 from lora_xs.reporting.html.costs import Costs, costs_of
-from lora_xs.reporting.html.drawing import Drawn
+from lora_xs.reporting.html.drawn import Drawn
 from lora_xs.reporting.html.grid import Grid, grid_of
 from lora_xs.reporting.html.ledger import Ledger, commit_words, ledger_of, protocol_words, told
 from lora_xs.reporting.html.provenance import Why, why_of
@@ -124,9 +124,9 @@ def page_of(
     """The page of these tables. found: of claims. drawn: figures by experiment. roots: where `evidence` was read."""
     anchors = Anchors()
     sections = [_section(table, evidence, drawn.get(table.name, ()), anchors) for table in tables]
-    groups = [
-        Group(f"{paper}: tables and figures of the paper", _from(sections, paper)) for paper in GROUPS
-    ] + [Group(OWN, tuple(one for one in sections if not one.source.startswith(GROUPS)))]
+    groups = [Group(f"{paper}: tables and figures of the paper", _from(sections, paper)) for paper in GROUPS] + [
+        Group(OWN, tuple(one for one in sections if not one.source.startswith(GROUPS)))
+    ]
     counts: Counter[Status] = Counter()
     for section in sections:
         counts.update(section.counts)
@@ -184,7 +184,8 @@ def _summary(tables: Sequence[Table], evidence: Evidence, cells: Mapping[Status,
             told(one.environment, "hardware", "gpu") or told(one.environment, "hardware", "cpu") for one in records
         ),
         models=_tally(told(record.run, "spec", "model", "name") for record in records),
-        hours=sum(seconds for record in records if isinstance(seconds := record.run.get("seconds"), int | float)) / 3600,
+        hours=sum(seconds for record in records if isinstance(seconds := record.run.get("seconds"), int | float))
+        / 3600,
         unreadable=len(evidence.unreadable),
     )
 

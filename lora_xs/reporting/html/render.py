@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lora_xs.reporting.html.drawing import Drawn
+from lora_xs.reporting.html.drawn import Drawn
 from lora_xs.reporting.html.ledger import run_anchor, shared_anchor
 from lora_xs.reporting.html.page import Page
 
 PACKAGE = "lora_xs.reporting.html"
-SIGNS: Mapping[str, str] = {
-    **{"reproduced": "✓", "within noise": "≈", "off": "✗", "partial": "◐", "not run": "○", "diverged": "!"},
-    **{"not built": "–", "ours alone": "◇", "not compared": "◇", "as published": "="},
-    **{"supported": "✓", "contradicted": "✗", "undecided": "?"},
-}
-"""Beside the colour of a status or verdict, for those who do not see it."""
 PAPERS = {"LoRA-XS": "https://arxiv.org/abs/2405.17604", "LoRA-SB": "https://arxiv.org/abs/2411.19557"}
 
 
@@ -36,7 +29,7 @@ def to_html(page: Page) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(data_uri=_data_uri, class_of=class_of)
-    environment.globals.update(sign=SIGNS, papers=PAPERS, run_anchor=run_anchor, shared_anchor=shared_anchor)
+    environment.globals.update(papers=PAPERS, run_anchor=run_anchor, shared_anchor=shared_anchor)
     return environment.get_template("page.html").render(
         page=page, style=Markup(style), script=Markup(script), style_hash=_hash(style), script_hash=_hash(script)
     )

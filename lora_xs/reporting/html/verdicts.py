@@ -46,7 +46,9 @@ def claims_of(found: Sequence[Finding]) -> Claims:
     rows, pairs = [], []
     for one in found:
         for place, part in enumerate(one.ours):
-            anchor = anchors.new(["claim", one.claim.name, one.setting.experiments[0], *([str(place)] if place else [])])
+            anchor = anchors.new(
+                ["claim", one.claim.name, one.setting.experiments[0], *([str(place)] if place else [])]
+            )
             listed = Pairs(
                 f"{anchor}--why", anchor, f"{one.claim.sentence}: {part.words} ({where_words(one)})", one.claim.how,
                 part.pairs,

@@ -13,7 +13,10 @@
     const cell = row.cells[column];
     const number = cell.dataset.sort;
     const text = cell.textContent.trim();
-    return number !== undefined ? Number(number) : /^(|–|missing.*|not built|no pairs)$/.test(text) ? null : text;
+    if (number !== undefined) return Number(number);
+    const leading = /^[+−-]?\d[\d,]*(\.\d+)?(?=$|\s)/.exec(text);
+    if (leading) return Number(leading[0].replaceAll(",", "").replace("−", "-"));
+    return /^(|–|missing.*|diverged.*|no[tn]? .*)$/.test(text) ? null : text;
   };
   const compare = (a, b, sign) => {
     if (a === null || b === null) return (a === null) - (b === null);
@@ -56,10 +59,15 @@
       let here = 0;
       for (const table of all(":scope > .scroll table, :scope > .fold > .scroll table", section).slice(0, 1)) {
         for (const row of all("tbody tr:not(.title)", table)) {
-          const found = all("[data-status]", row).filter((cell) => cell.dataset.status === wanted);
+          const ours = all("td.ours", row);
+          const found = ours.filter((cell) => cell.dataset.status === wanted);
           row.hidden = wanted !== "" && !found.length;
-          here += found.filter((cell) => cell.classList.contains("ours")).length;
-          all("[data-status]", row).forEach((cell) => cell.classList.toggle("dim", wanted !== "" && !found.includes(cell)));
+          here += wanted ? found.length : 0;
+          let dim = false;
+          for (const cell of row.querySelectorAll("td.ours, td.published, td.difference")) {
+            if (cell.classList.contains("ours")) dim = wanted !== "" && !found.includes(cell);
+            cell.classList.toggle("dim", dim);
+          }
         }
         for (const body of table.tBodies) body.hidden = all("tr:not(.title)", body).every((row) => row.hidden);
       }
