@@ -9,7 +9,8 @@ from lora_xs.reporting.figures.style import styled
 
 DPI = 150
 COLOURS = 128
-"""A figure has a dozen colours and a scale; what is left is for the edges of letters and lines."""
+"""By largest coverage, so that no colour of a scale is far from its own (measured: 19 of 255 at most); a palette by
+frequency spends itself on the edges of letters."""
 
 
 def png_of(picture: Picture) -> bytes:
@@ -22,6 +23,6 @@ def png_of(picture: Picture) -> bytes:
             whole, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 1}
         )
     with Image.open(whole) as image:
-        flat = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        flat = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     flat.save(small, format="png", optimize=True)
     return small.getvalue()

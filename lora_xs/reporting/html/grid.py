@@ -19,10 +19,18 @@ PARTS = ("ours", "published", "difference")
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """cell: of a number in its table, made of what it is, to be cited. why: of the entry on what is behind it, short."""
+
+    cell: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Box:
     """One box of a row. sort: its number in text, empty where there is none and where words sort. kind: label, count,
     ours, published or difference. status: of the cell; allowed: one standard error of the difference. marks: of
-    footnotes. anchor: its own; why: the anchor of what is behind its number."""
+    footnotes. anchor: its own; why: the anchor of what is behind its number. small: said below."""
 
     text: str
     kind: str
@@ -32,6 +40,7 @@ class Box:
     marks: str = ""
     anchor: str = ""
     why: str = ""
+    small: str = ""
 
     @property
     def sorts_apart(self) -> bool:
@@ -71,8 +80,8 @@ class Grid:
         return len(self.labels) + len(self.groups) * len(self.parts)
 
 
-def grid_of(table: Table, anchors: Mapping[int, str]) -> Grid:
-    """The table as laid out for print, ours and published in columns of their own. anchors: of a cell, by its id()."""
+def grid_of(table: Table, anchors: Mapping[int, Anchor]) -> Grid:
+    """The table as laid out for print, ours and published in columns of their own. anchors: by a cell's id()."""
     laid = table.laid
     labels = list(laid.heads)
     if laid.has_parameters:
@@ -82,7 +91,7 @@ def grid_of(table: Table, anchors: Mapping[int, str]) -> Grid:
     return Grid(tuple(labels), laid.columns, parts, tuple(bodies), len(laid.heads))
 
 
-def _row(table: Table, row: Row, anchors: Mapping[int, str]) -> tuple[Box, ...]:
+def _row(table: Table, row: Row, anchors: Mapping[int, Anchor]) -> tuple[Box, ...]:
     laid = table.laid
     boxes = [Box(label, "label", sort_key(label)) for label in row.labels]
     if laid.has_parameters:
@@ -96,13 +105,11 @@ def _row(table: Table, row: Row, anchors: Mapping[int, str]) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
-def _boxes(table: Table, cell: Cell | None, anchors: Mapping[int, str]) -> list[Box]:
+def _boxes(table: Table, cell: Cell | None, anchors: Mapping[int, Anchor]) -> list[Box]:
     if cell is None:
         return [Box("", part) for part in (PARTS if table.laid.has_published else PARTS[:1])]
-    words, anchor = text_of(cell), anchors[id(cell)]
-    ours = Box(
-        words.ours, "ours", _sort(cell.ours), cell.status, "", table.marks(own_notes(cell)), anchor, why_anchor(anchor)
-    )
+    words, at = text_of(cell), anchors[id(cell)]
+    ours = Box(words.ours, "ours", _sort(cell.ours), cell.status, "", table.marks(own_notes(cell)), at.cell, at.why)
     if not table.laid.has_published:
         return [ours]
     printed = cell.published
@@ -116,11 +123,6 @@ def _boxes(table: Table, cell: Cell | None, anchors: Mapping[int, str]) -> list[
         cell.status, number_text(allowed.standard_error, cell) if allowed is not None else "",
     )  # fmt: skip
     return [ours, theirs, compared]
-
-
-def why_anchor(anchor: str) -> str:
-    """Of the entry that says what is behind the number at `anchor`."""
-    return f"{anchor}--why"
 
 
 def sort_key(text: str) -> str:

@@ -13,7 +13,7 @@ from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.html.anchors import Anchors
 from lora_xs.reporting.html.costs import Costs, costs_of
 from lora_xs.reporting.html.drawn import Drawn
-from lora_xs.reporting.html.grid import Grid, grid_of
+from lora_xs.reporting.html.grid import Anchor, Grid, grid_of
 from lora_xs.reporting.html.ledger import Ledger, commit_words, ledger_of, protocol_words, told
 from lora_xs.reporting.html.provenance import Why, why_of
 from lora_xs.reporting.html.verdicts import Claims, claims_of
@@ -147,7 +147,10 @@ def _from(sections: Sequence[Section], paper: str) -> tuple[Section, ...]:
 
 def _section(table: Table, evidence: Evidence, drawn: Sequence[Drawn], anchors: Anchors) -> Section:
     signatures = {run.signature for run in table.runs}
-    names = {id(cell): anchors.new([table.name, "-".join(cell.place.values())]) for cell in table.cells}
+    names = {
+        id(cell): Anchor(anchors.new([table.name, "-".join(cell.place.values())]), anchors.new([f"why.{table.name}"]))
+        for cell in table.cells
+    }
     title = table.experiment.title
     return Section(
         name=table.name,

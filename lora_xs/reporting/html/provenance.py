@@ -10,7 +10,7 @@ from lora_xs.reporting.bootstrap import LEVEL, interval
 from lora_xs.reporting.cell_text import number_text, text_of
 from lora_xs.reporting.cells import AVERAGED, SETTING, Cell
 from lora_xs.reporting.evidence import Evidence
-from lora_xs.reporting.html.grid import why_anchor
+from lora_xs.reporting.html.grid import Anchor
 from lora_xs.reporting.labels import label
 from lora_xs.reporting.table import Table
 
@@ -36,7 +36,7 @@ class Why:
     runs: tuple[Behind, ...]
 
 
-def why_of(table: Table, cell: Cell, anchor: str, evidence: Evidence) -> Why:
+def why_of(table: Table, cell: Cell, anchor: Anchor, evidence: Evidence) -> Why:
     """What is known of a cell of `table`. An average of a row names no runs: its cells do."""
     words, printed, allowed = text_of(cell), cell.published, cell.allowed
     facts = {"ours": words.ours}
@@ -61,7 +61,7 @@ def why_of(table: Table, cell: Cell, anchor: str, evidence: Evidence) -> Why:
     if cell.reason is not None:
         facts["not built"] = cell.reason
     runs = () if cell.metric == AVERAGED or cell.signatures == (COUNTED,) else _runs(table, cell, evidence)
-    return Why(why_anchor(anchor), anchor, place_words(cell), facts, runs)
+    return Why(anchor.why, anchor.cell, place_words(cell), facts, runs)
 
 
 def place_words(cell: Cell) -> str:

@@ -14,7 +14,7 @@ from lora_xs.reporting.html.anchors import Anchors
 from lora_xs.reporting.html.grid import Body, Box, Grid
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-HEADS = ("Claim", "Where it is made", "Tested on", "What must hold")
+HEADS = ("Claim", "Tested on", "What must hold")
 SIDES = ("ours", "published")
 PARTS = ("verdict", "effect [95 %]", "pairs for it", "seeds", "p")
 
@@ -50,7 +50,7 @@ def claims_of(found: Sequence[Finding]) -> Claims:
                 ["claim", one.claim.name, one.setting.experiments[0], *([str(place)] if place else [])]
             )
             listed = Pairs(
-                f"{anchor}--why", anchor, f"{one.claim.sentence}: {part.words} ({where_words(one)})", one.claim.how,
+                f"why.{anchor}", anchor, f"{one.claim.sentence}: {part.words} ({where_words(one)})", one.claim.how,
                 part.pairs,
             )  # fmt: skip
             if part.pairs:
@@ -59,8 +59,8 @@ def claims_of(found: Sequence[Finding]) -> Claims:
             where = where_words(one) + ("" if one.setting.is_papers else "; not the papers' setting")
             rows.append(
                 (
-                    Box(one.claim.sentence, "claim", anchor=anchor),
-                    *(Box(text, "label") for text in (one.claim.source, where, part.words)),
+                    Box(one.claim.sentence, "claim", anchor=anchor, small=one.claim.source),
+                    *(Box(text, "label") for text in (where, part.words)),
                     *_side(part, "ours", listed.anchor if part.pairs else ""),
                     *_side(theirs, "published", ""),
                 )

@@ -91,7 +91,7 @@
       apply();
     }
     for (let around = target.closest("details"); around; around = around.parentElement.closest("details")) around.open = true;
-    target.scrollIntoView({ block: "center" });
+    target.scrollIntoView({ block: target.matches("section") ? "start" : "center" });
   };
   addEventListener("hashchange", unfold);
   if (location.hash) unfold();
@@ -120,7 +120,7 @@
     dialog.showModal();
   };
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("a[href$='--why']");
+    const link = event.target.closest("a[href^='#why.']");
     const entry = link && !event.ctrlKey && !event.metaKey && document.getElementById(link.getAttribute("href").slice(1));
     if (entry) {
       event.preventDefault();
