@@ -7,14 +7,14 @@ import io
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import styled
 
-DPI = 150
+DPI = 140
 COLOURS = 128
 """By largest coverage, so that no colour of a scale is far from its own (measured: 19 of 255 at most); a palette by
 frequency spends itself on the edges of letters."""
 
 
 def png_of(picture: Picture) -> bytes:
-    """PNG with a palette, 1050 pixels wide, without times and versions in it."""
+    """PNG with a palette, 980 pixels wide, without times and versions in it."""
     from PIL import Image
 
     whole, small = io.BytesIO(), io.BytesIO()

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_xs.reporting.analysed import COUNTED
 from lora_xs.reporting.cell_text import LEGEND
+from lora_xs.reporting.cells import SETTING
 from lora_xs.reporting.claims.finding import Finding
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.html.anchors import Anchors
@@ -78,7 +80,7 @@ class Group:
 @dataclass(frozen=True)
 class Summary:
     """Counts of the whole page. found, planned: distinct runs; diverged: of those found; beside: records that no
-    experiment here plans. cells: by status. newest: when the last run started. protocols, commits, machines, models:
+    experiment here plans. cells: by status; counted, settings: of these, such that no run is behind. newest: when the last run started. protocols, commits, machines, models:
     what the records name, the most frequent first, with how many do. hours: taken by the records. unreadable: files
     that are no whole record."""
 
@@ -88,6 +90,8 @@ class Summary:
     beside: int
     records: int
     cells: Mapping[Status, int]
+    counted: int
+    settings: int
     newest: str
     protocols: Mapping[str, int]
     commits: Mapping[str, int]
@@ -180,6 +184,8 @@ def _summary(tables: Sequence[Table], evidence: Evidence, cells: Mapping[Status,
         beside=len(records) - len(there),
         records=len(records),
         cells=cells,
+        counted=sum(cell.signatures == (COUNTED,) for table in tables for cell in table.cells),
+        settings=sum(cell.metric == SETTING for table in tables for cell in table.cells),
         newest=max((told(record.run, "started") for record in records), default=""),
         protocols=_tally(map(protocol_words, records)),
         commits=_tally(map(commit_words, records)),

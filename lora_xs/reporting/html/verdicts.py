@@ -84,8 +84,11 @@ def _side(part: Judged | None, kind: str, why: str) -> tuple[Box, ...]:
 def _counts(found: Sequence[Finding]) -> dict[str, dict[str, int]]:
     papers = [one for one in found if one.setting.is_papers]
     own = [one for one in found if not one.setting.is_papers]
+    bare = sum(not any(part.n for part in one.ours) for one in papers)
     verdicts = {
-        "our runs in the papers' settings": [one.verdict for one in papers],
+        f"our runs in the papers' settings, {bare} of {len(papers)} without a pair of runs": [
+            o.verdict for o in papers
+        ],
         "our runs in small settings of our own": [one.verdict for one in own],
         "the papers' own printed numbers, by the same rule": [
             verdict for one in papers if (verdict := one.published_verdict) is not None

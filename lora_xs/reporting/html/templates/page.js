@@ -100,17 +100,24 @@
   const dialog = make("dialog", "", { className: "why" });
   dialog.setAttribute("aria-label", "Where this number comes from");
   document.body.append(dialog);
+  const copy = (id) => {
+    const made = document.getElementById(id).cloneNode(true);
+    made.removeAttribute("id");
+    made.open = false;
+    return made;
+  };
   const describe = (row) => {
     const heads = all("thead th", row.closest("table"));
     const facts = [...row.cells].flatMap((cell, place) => [
       make("dt", heads[place].textContent),
       make("dd", [...cell.cloneNode(true).childNodes]),
     ]);
-    return make("details", [make("summary", [`Run ${row.cells[0].textContent}: its record`]), make("dl", facts, { className: "keys" })]);
+    const shared = all("a[href^='#shared-']", row).map((link) => copy(link.getAttribute("href").slice(1)));
+    const words = `Run ${row.cells[0].textContent}: its record`;
+    return make("details", [make("summary", words), make("dl", facts, { className: "keys" }), ...shared]);
   };
   const open = (entry) => {
-    const shown = entry.cloneNode(true);
-    shown.removeAttribute("id");
+    const shown = copy(entry.id);
     const runs = new Set(all('a[href^="#run-"]', entry).map((link) => link.getAttribute("href").slice(1)));
     const rows = [...runs].map((run) => document.getElementById(run)?.closest("tr")).filter(Boolean);
     const close = make("button", "Close", { type: "button" });
