@@ -24,7 +24,7 @@ demo: .venv/installed
 	$(PY) scripts/demo.py
 
 report: .venv/installed
-	$(PY) scripts/report.py
+	OMP_NUM_THREADS=1 $(PY) scripts/report.py
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tables(options: argparse.Namespace) -> int:
+    from lora_xs.reporting.asked import experiments_asked
     from lora_xs.reporting.evidence import read_evidence
     from lora_xs.reporting.table import make_table
     from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
@@ -58,7 +59,7 @@ def _tables(options: argparse.Namespace) -> int:
     if options.only and not options.trace:
         raise UserError("--only goes with --trace; a table is always whole")
     formats = _formats(options.format)
-    names, overrides = _experiments(options.words, experiment_names())
+    names, overrides = experiments_asked(options.words, experiment_names())
     experiments = [load_experiment(name) for name in names]
     evidence = read_evidence(options.results or [REPOSITORY / "results"])
     for file in evidence.unreadable:
@@ -76,18 +77,6 @@ def _tables(options: argparse.Namespace) -> int:
         for line in trace(table, evidence, options.only):
             print(line)
     return FINISHED
-
-
-def _experiments(words: Sequence[str], every: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The experiments that are named, or all, and the overrides."""
-    named = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
-    rest = [word for word in words if not word.startswith("experiment=")]
-    for word in rest:
-        if "=" not in word:
-            raise UserError(f"{word!r} is no override; write key=value, or experiment={word}")
-    if rest and not named:
-        raise UserError(f"{rest[0]} goes with one experiment; add experiment=NAME")
-    return named or list(every), [word for word in rest if not word.lstrip("+~").startswith("launcher")]
 
 
 def _formats(text: str) -> list[str]:
@@ -112,24 +101,13 @@ def _once(text: str) -> Callable[[str], None]:
 def _write(
     tables: Sequence[Table], evidence: Evidence, folder: Path, formats: Sequence[str], order: Sequence[str]
 ) -> int:
-    from lora_xs.atomic import write_text
-    from lora_xs.reporting.index import README, summary, write_index
-    from lora_xs.reporting.render_csv import to_csv
-    from lora_xs.reporting.render_latex import document, to_latex
-    from lora_xs.reporting.render_markdown import to_markdown
+    from lora_xs.reporting.written import write_tables
 
-    renderers = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
-    fresh = {}
+    index = write_tables(tables, evidence, folder, formats, order, folder.parent / "figures")
     for table in tables:
-        for ending in formats:
-            write_text(folder / f"{table.name}.{ending}", renderers[ending](table))
-        fresh[table.name] = summary(table, evidence, formats)
         counts = ", ".join(f"{count} {status}" for status, count in table.counts.items())
         print(f"{'SYNTHETIC ' if table.synthetic else ''}{table.name}: {counts}")
-    entries = write_index(folder, fresh, order)
-    if "tex" in formats:
-        write_text(folder / "all.tex", document([name for name in entries if (folder / f"{name}.tex").is_file()]))
-    print(folder / README)
+    print(index)
     return FINISHED
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HOUSE = Path(__file__).resolve().parents[2]
 SOURCES = ("configs/**/*.yaml", "experiments/*.yaml", "lora_xs/spec/*.py", "lora_xs/sweeps/*.py")
 """What signatures follow from."""
-FORMAT = 2  # of a kept plan
+FORMAT = 3  # of a kept plan
 
 
 def planned_runs(
@@ -46,7 +46,8 @@ def planned_runs(
         composing(name)
     runs = [_seen(run) for run in cells(experiment, overrides)]
     if kept is not None:
-        write_json(kept, [asdict(run) for run in runs])
+        # coordinates as pairs: a kept plan must give tables their order as a composed one does, and JSON is sorted
+        write_json(kept, [{**asdict(run), "cell": list(run.cell.items())} for run in runs])
     return runs
 
 
@@ -64,6 +65,7 @@ def _seen(run: PlannedRun) -> Behind:
 
 def _behind(**line: Any) -> Behind:
     line["overrides"], line["needs"] = tuple(line["overrides"]), tuple(line["needs"])
+    line["cell"] = dict(line["cell"])
     return Behind(**line)
 
 

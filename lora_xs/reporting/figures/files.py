@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_xs.atomic import replace_file, write_json
-from lora_xs.reporting.figures.picture import Picture
+from lora_xs.atomic import replace_file, write_bytes, write_json
+from lora_xs.reporting.figures.picture import Captioned, Picture
+from lora_xs.reporting.figures.raster import png_of
 from lora_xs.reporting.figures.style import styled
 
-FORMATS: Mapping[str, Mapping[str, Any]] = {
-    "png": {"metadata": {"Software": None}},
-    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
-}
-"""Ending → what keeps times and versions out of the file."""
+FORMATS = ("png", "pdf")
+UNDATED: Mapping[str, Any] = {"CreationDate": None, "Creator": None, "Producer": None}
+"""Keeps times and versions out of a PDF."""
 STATE = "index.json"
 
 
-def save(picture: Picture, folder: Path, formats: Sequence[str] = tuple(FORMATS)) -> list[Path]:
+@dataclass(frozen=True)
+class Listed:
+    """What a folder's index says of a picture."""
+
+    name: str
+    kind: str
+    experiment: str
+    caption: str
+
+
+def save(picture: Picture, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write a picture in each of the formats; return the files."""
     files = []
     for ending in formats:
         path = folder / f"{picture.name}.{ending}"
-
-        def write(partial: Path, ending: str = ending) -> None:
-            picture.figure.savefig(partial, format=ending, **FORMATS[ending])
-
-        with styled():
-            replace_file(path, write)
+        if ending == "png":
+            write_bytes(path, png_of(picture))
+        else:
+            with styled():
+                replace_file(path, lambda file: picture.figure.savefig(file, format="pdf", metadata=UNDATED))
         files.append(path)
     return files
 
 
-def write_index(folder: Path, drawn: Mapping[str, Sequence[Picture]]) -> list[Path]:
+def write_index(folder: Path, drawn: Mapping[str, Sequence[Captioned]]) -> list[Path]:
     """Note what was drawn in `index.json`, and remove the files of pictures that its experiments no longer have.
 
     drawn: the pictures of each experiment that was asked for. Returns what was removed.
     """
-    import json
-
-    path = folder / STATE
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
-    before = before if isinstance(before, dict) else {}
+    before = _index(folder)
     now = {name: entry for name, entry in before.items() if entry.get("experiment") not in drawn}
     for pictures in drawn.values():
         for picture in pictures:
@@ -55,5 +58,23 @@ def write_index(folder: Path, drawn: Mapping[str, Sequence[Picture]]) -> list[Pa
     removed = [file for file in gone if file.is_file()]
     for file in removed:
         file.unlink()
-    write_json(path, now)
+    write_json(folder / STATE, now)
     return removed
+
+
+def listed(folder: Path) -> dict[str, list[Listed]]:
+    """The pictures that `folder` has as PNG, by experiment; none where nothing was drawn there."""
+    found: dict[str, list[Listed]] = {}
+    for name, entry in sorted(_index(folder).items()):
+        if (folder / f"{name}.png").is_file():
+            one = Listed(name, entry["kind"], entry["experiment"], entry["caption"])
+            found.setdefault(one.experiment, []).append(one)
+    return found
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
