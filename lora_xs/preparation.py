@@ -72,6 +72,7 @@ def prepare(
     from lora_xs.adapters.trainable import count
     from lora_xs.adapters.xs import describe_factors
     from lora_xs.models import describe_tokenizer
+    from lora_xs.models.unpadded import unpad_as_asked
     from lora_xs.training.labels import LabelTrainer
     from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
@@ -83,6 +84,7 @@ def prepare(
     with phases("model"):
         model, tokenizer = ingredients.base(spec, location, 0 if instruction else max(1, len(rows.labels)))
     model.config.name_or_path = model.name_or_path = spec.model.hub or spec.model.name
+    unpadded = not instruction and unpad_as_asked(model, spec)
     with phases("tokens"):
         material = ingredients.material(spec, rows, tokenizer)
     # beside the checkpoints: what a resumed run's R belongs to, and with them gone in the end
@@ -122,6 +124,7 @@ def prepare(
             train_dataset=material.train,
             eval_dataset=material.validation,
             data_collator=material.collate,
+            unpadded=unpadded,
         )
         own_stream(spec.seed)
         progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())

@@ -12,18 +12,12 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
 
-if TYPE_CHECKING:
-    from lora_xs.reporting.evidence import Evidence
-    from lora_xs.reporting.table import Table
-
 FINISHED, MISTAKE = 0, 2
-FORMATS = ("md", "tex", "csv")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -44,21 +38,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=Path, default=REPOSITORY / "results" / "tables", help="default results/tables")
     parser.add_argument("--statistic", choices=("median", "mean"), help="instead of the paper's")
     parser.add_argument("--of", choices=("best", "last"), help="a run's evaluation, instead of the paper's choice")
-    parser.add_argument("--format", default=",".join(FORMATS), metavar="md,tex,csv", help="default: all three")
+    parser.add_argument("--format", default="md,tex,csv", metavar="md,tex,csv", help="default: all three")
     parser.add_argument("--trace", action="store_true", help="write nothing; print the runs behind each cell")
     parser.add_argument("--only", default="", metavar="KEY=VALUE,…", help="with --trace: cells at these coordinates")
     return parser
 
 
 def _tables(options: argparse.Namespace) -> int:
+    from lora_xs.reporting.asked import experiments_asked
     from lora_xs.reporting.evidence import read_evidence
+    from lora_xs.reporting.files import FORMATS, write_tables
     from lora_xs.reporting.table import make_table
     from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 
     if options.only and not options.trace:
         raise UserError("--only goes with --trace; a table is always whole")
-    formats = _formats(options.format)
-    names, overrides = _experiments(options.words, experiment_names())
+    formats = list(dict.fromkeys(part.strip() for part in options.format.split(",")))
+    for part in formats:
+        if part not in FORMATS:
+            raise UserError(f"--format {part!r} is unknown; choose among {', '.join(FORMATS)}")
+    names, overrides = experiments_asked(options.words, experiment_names())
     experiments = [load_experiment(name) for name in names]
     evidence = read_evidence(options.results or [REPOSITORY / "results"])
     for file in evidence.unreadable:
@@ -69,33 +68,18 @@ def _tables(options: argparse.Namespace) -> int:
         for one in experiments
     ]
     if not options.trace:
-        return _write(tables, evidence, options.to, formats, experiment_names())
+        readme = write_tables(tables, evidence, options.to, formats, experiment_names())
+        for table in tables:
+            counts = ", ".join(f"{count} {status}" for status, count in table.counts.items())
+            print(f"{'SYNTHETIC ' if table.synthetic else ''}{table.name}: {counts}")
+        print(readme)
+        return FINISHED
     from lora_xs.reporting.trace import trace
 
     for table in tables:
         for line in trace(table, evidence, options.only):
             print(line)
     return FINISHED
-
-
-def _experiments(words: Sequence[str], every: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The experiments that are named, or all, and the overrides."""
-    named = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
-    rest = [word for word in words if not word.startswith("experiment=")]
-    for word in rest:
-        if "=" not in word:
-            raise UserError(f"{word!r} is no override; write key=value, or experiment={word}")
-    if rest and not named:
-        raise UserError(f"{rest[0]} goes with one experiment; add experiment=NAME")
-    return named or list(every), [word for word in rest if not word.lstrip("+~").startswith("launcher")]
-
-
-def _formats(text: str) -> list[str]:
-    found = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for part in found:
-        if part not in FORMATS:
-            raise UserError(f"--format {part!r} is unknown; choose among {', '.join(FORMATS)}")
-    return found
 
 
 def _once(text: str) -> Callable[[str], None]:
@@ -107,30 +91,6 @@ def _once(text: str) -> Callable[[str], None]:
         said.append(name)
 
     return say
-
-
-def _write(
-    tables: Sequence[Table], evidence: Evidence, folder: Path, formats: Sequence[str], order: Sequence[str]
-) -> int:
-    from lora_xs.atomic import write_text
-    from lora_xs.reporting.index import README, summary, write_index
-    from lora_xs.reporting.render_csv import to_csv
-    from lora_xs.reporting.render_latex import document, to_latex
-    from lora_xs.reporting.render_markdown import to_markdown
-
-    renderers = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
-    fresh = {}
-    for table in tables:
-        for ending in formats:
-            write_text(folder / f"{table.name}.{ending}", renderers[ending](table))
-        fresh[table.name] = summary(table, evidence, formats)
-        counts = ", ".join(f"{count} {status}" for status, count in table.counts.items())
-        print(f"{'SYNTHETIC ' if table.synthetic else ''}{table.name}: {counts}")
-    entries = write_index(folder, fresh, order)
-    if "tex" in formats:
-        write_text(folder / "all.tex", document([name for name in entries if (folder / f"{name}.tex").is_file()]))
-    print(folder / README)
-    return FINISHED
 
 
 if __name__ == "__main__":

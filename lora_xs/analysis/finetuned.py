@@ -127,9 +127,11 @@ def rebuild(
 
     from lora_xs.adapters import attach
     from lora_xs.adapters.files import load_adapter
+    from lora_xs.models.unpadded import unpad_as_asked
 
     set_seed(spec.seed)
     model, tokenizer = ingredients.base(spec, location, max(1, len(found.labels)))
+    unpad_as_asked(model, spec)  # as it was trained and scored
     kinds = kinds_of(model)
     names = [name for group in kinds.values() for name in group]
     base = {name: model.get_parameter(f"{name}.weight").detach().float().clone() for name in names}

@@ -67,8 +67,11 @@ def _check_instruction(spec: RunSpec) -> None:
                 f"task={task.name} has labels, not responses: task.prompt, task.tests and trainer.loss={trainer.loss} "
                 "go with an instruction task; leave them out"
             )
-        if trainer.padding == "free":
-            raise UserError("trainer.padding=free is for decoders; use trainer.padding=auto")
+        if trainer.padding == "free" and (trainer.compile or spec.model.attention == "eager"):
+            raise UserError(
+                f"trainer.padding=free of an encoder does not go with model.attention={spec.model.attention} and "
+                f"trainer.compile={str(trainer.compile).lower()}; use attention=sdpa and compile=false, or padding=auto"
+            )
         return
     if spec.model.kind != "decoder":
         raise UserError(f"task={task.name} needs a decoder, model={spec.model.name} is none; use model=smollm2_135m")

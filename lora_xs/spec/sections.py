@@ -117,7 +117,7 @@ class TrainerSpec:
     eps: float = 1e-8
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast of the forward pass; trained weights stay fp32
     early_stopping: int | None = None  # evaluations without a better score; None: never
-    padding: Literal["auto", "longest", "max_length", "free"] = "auto"  # free: rows end to end, no padding at all
+    padding: Literal["auto", "longest", "max_length", "free"] = "auto"  # free: rows end to end; auto: see `padding_of`
     gradient_checkpointing: bool = aside(False)
     compile: bool = False
     device_batch_size: int | None = aside(None)  # rows a device holds at once, at most; None: what fits

@@ -64,6 +64,12 @@ class Architecture:
         """Every linear layer of the backbone; heads, pooler and embeddings are none of them."""
         return _linears(self)
 
+    def behind_last_attention(self) -> tuple[Linear, ...]:
+        """Of an encoder's linear layers, those that work on one token a row where none is computed for padding."""
+        block = f"{self.model_type}.encoder.layer.{self.num_hidden_layers - 1}."
+        names = [block + name for name in ("attention.output.dense", "intermediate.dense", "output.dense")]
+        return tuple(layer for layer in self.linears() if layer.name in names)
+
     def targets(self, target_modules: Sequence[str]) -> tuple[Linear, ...]:
         """The layers that an adapter goes to. Raises UserError where the names match none.
 

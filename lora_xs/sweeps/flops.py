@@ -6,10 +6,11 @@ optimiser are not: of the models here they are below one percent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_xs.spec import RunSpec
-from lora_xs.sweeps.architecture import Architecture
+from lora_xs.sweeps.architecture import Architecture, Linear
 from lora_xs.sweeps.parameters import XS, Parameters, labels_of
 from lora_xs.sweeps.workload import Workload
 
@@ -35,7 +36,7 @@ class Flops:
 
 def flops_of(spec: RunSpec, shape: Architecture, counts: Parameters, work: Workload) -> Flops:
     """The operations of `spec`, whose shapes, parameters and workload are given."""
-    pass_ = _Pass(spec, shape, counts)
+    pass_ = _Pass(spec, shape, counts, unpadded=work.unpadded)
     rows = work.rows * work.epochs
     width, share = work.mean_width, work.response_share
     training = pass_.forward(work.tokens, width, share, rows) + pass_.backward(work.tokens, width, share, rows)
@@ -65,17 +66,26 @@ def _start(spec: RunSpec, shape: Architecture, counts: Parameters, work: Workloa
 
 
 class _Pass:
-    """One way through the model, forward or backward."""
+    """One way through the model, forward or backward. unpadded: see `Workload`."""
 
-    def __init__(self, spec: RunSpec, shape: Architecture, counts: Parameters) -> None:
-        self.method, self.shape = spec.method.name, shape
-        self.linear = 2 * sum(layer.weights for layer in shape.linears())  # a token
-        rank = spec.rank or 0
-        self.adapter = sum(2 * rank * (layer.in_features + layer.out_features) for layer in counts.targets)
-        self.squares = 2 * rank**2 * len(counts.targets) if self.method in XS else 0
+    def __init__(self, spec: RunSpec, shape: Architecture, counts: Parameters, *, unpadded: bool = False) -> None:
+        self.spec, self.shape, self.counts = spec, shape, counts
+        behind = shape.behind_last_attention() if unpadded else ()
+        self.each = self._products([layer for layer in shape.linears() if layer not in behind])  # of a token
+        self.first = self._products(behind)  # of a row's first token
         per_row = shape.head_parameters(labels_of(spec), ("classifier", "pooler"))
         self.head = 2 * per_row if shape.encoder else 0  # a row
         self.words = 0 if shape.encoder else 2 * shape.hidden_size * shape.vocab_size  # a token with logits
+
+    def _products(self, layers: Sequence[Linear]) -> tuple[float, float]:
+        """(forward, backward) of a token in these layers and their adapters."""
+        method, rank = self.spec.method.name, self.spec.rank or 0
+        adapted = [layer for layer in self.counts.targets if layer in layers]
+        linear = 2 * sum(layer.weights for layer in layers)
+        adapter = sum(2 * rank * (layer.in_features + layer.out_features) for layer in adapted)
+        squares = 2 * rank**2 * len(adapted) if method in XS else 0
+        trained = adapter * (2 if method in ("lora", "rslora", "pissa") else 1) + 2 * squares
+        return linear + adapter + squares, (2 if method == "full_ft" else 1) * linear + trained
 
     def attention(self, width: float) -> float:
         """Scores and their sums of values, a token of a row of `width` tokens."""
@@ -83,15 +93,14 @@ class _Pass:
         return 4 * width * shape.num_attention_heads * shape.head_dim * shape.num_hidden_layers
 
     def forward(self, tokens: float, width: float, share: float, rows: float) -> float:
-        """`tokens` in rows of `width`, a `share` of them with logits."""
-        a_token = self.linear + self.adapter + self.squares + self.attention(width) + self.words * share
+        """`tokens` in rows of `width`, a `share` of them with logits; the head on `rows`."""
+        a_token = self.each[0] + self.first[0] / width + self.attention(width) + self.words * share
         return tokens * a_token + rows * self.head
 
     def backward(self, tokens: float, width: float, share: float, rows: float) -> float:
         """Gradients of inputs for every frozen weight, of weights too where they train."""
-        if self.method == "head_only":
+        if self.spec.method.name == "head_only":
             return rows * 2 * self.head
-        whole = 2 if self.method == "full_ft" else 1
-        trained = self.adapter * (2 if self.method in ("lora", "rslora", "pissa") else 1) + 2 * self.squares
-        words = self.words * share * (2 if self.method == "full_ft" else 1)
-        return tokens * (whole * self.linear + 2 * self.attention(width) + trained + words) + rows * 2 * self.head
+        words = self.words * share * (2 if self.spec.method.name == "full_ft" else 1)
+        a_token = self.each[1] + self.first[1] / width + 2 * self.attention(width) + words
+        return tokens * a_token + rows * 2 * self.head

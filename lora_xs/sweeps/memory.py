@@ -49,7 +49,7 @@ class Memory:
 def memory_of(spec: RunSpec, shape: Architecture, counts: Parameters, work: Workload, *, gpu: bool) -> Memory:
     """The memory of `spec` on a GPU or a CPU, whose shapes, parameters and workload are given."""
     width = computed_bytes(spec)
-    tokens = work.micro_rows * work.longest
+    tokens = work.held
     if spec.method.name == "head_only":
         activations = tokens * shape.hidden_size * width * 4  # nothing is kept, but a layer works
     else:

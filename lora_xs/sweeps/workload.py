@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from lora_xs.spec import RunSpec
+from lora_xs.spec.layout import micro_batch, most_rows, padding_of
 from lora_xs.sweeps.lengths import questions_of, rows_of
 
-GPU_TOKENS, CPU_TOKENS, CPU_ROWS = 8192, 2048, 8  # as lora_xs.training.trainer.most_rows bounds a micro-batch
 OPTIONS = 4.0
 """Answers to compare, each read with its prompt; two to five in the tests here."""
 
@@ -39,8 +39,9 @@ class Workload:
     """Counts of one run on one device.
 
     rows: trained on in an epoch. steps: optimiser steps. micro_rows: rows held at once. micro_batches: forward and
-    backward passes in all. tokens: trained on, padding included; longest: of a padded row. response_share: of the
-    tokens, those with logits. evaluations: passes over the `validation` tokens (padding included).
+    backward passes in all. tokens: trained on, computed padding included; longest: of a row; held: of the largest
+    micro-batch. unpadded: an encoder computes real tokens alone. response_share: of the tokens, those with logits.
+    evaluations: passes over the `validation` tokens (padding apart).
     estimate_tokens: of LoRA-SB's estimate.
     """
 
@@ -52,6 +53,8 @@ class Workload:
     tokens: float
     longest: float
     mean_width: float
+    held: float
+    unpadded: bool
     response_share: float
     evaluations: int
     validation: float
@@ -60,21 +63,11 @@ class Workload:
     answering: tuple[Answering, ...]
 
 
-def most_rows(spec: RunSpec, gpu: bool) -> int:
-    """Rows that the trainer lets a device hold at once."""
-    if spec.task.kind != "instruction":
-        return spec.trainer.batch_size if gpu else CPU_ROWS
-    length = spec.task.max_length
-    return max(1, GPU_TOKENS // length) if gpu else max(CPU_ROWS, CPU_TOKENS // length)
-
-
 def micro_rows(spec: RunSpec, gpu: bool) -> int:
-    """Rows of a micro-batch: as the user said, else the largest divisor of the batch that the device may hold."""
+    """Rows of a micro-batch, as the trainer makes it."""
     trainer = spec.trainer
-    if trainer.device_batch_size:
-        return trainer.device_batch_size
-    most = max(1, min(most_rows(spec, gpu), trainer.batch_size))
-    return next(n for n in range(most, 0, -1) if trainer.batch_size % n == 0)
+    most = most_rows(spec, gpu, padding_of(spec, gpu) == "free")
+    return trainer.device_batch_size or micro_batch(trainer.batch_size, most)
 
 
 def workload_of(spec: RunSpec, gpu: bool) -> Workload:
@@ -93,14 +86,13 @@ def workload_of(spec: RunSpec, gpu: bool) -> Workload:
     epochs = steps / per_epoch
     micro = micro_rows(spec, gpu)
     batch = min(trainer.batch_size, rows)
-    free = trainer.padding == "free" or (
-        trainer.padding == "auto" and instruction and spec.model.attention == "flash_attention_2"
-    )
+    free = padding_of(spec, gpu) == "free"
+    longest = float(task.max_length) if trainer.padding == "max_length" else known.longest(task.max_length)
     if trainer.padding == "max_length":
         width = float(task.max_length)
     else:
         width = known.mean(task.max_length) if free else known.padded(task.max_length, batch, micro)
-    evaluation_rows = min(spec.evaluation.batch_size, 2 * most_rows(spec, gpu) if instruction else 10**9)
+    evaluation_rows = min(spec.evaluation.batch_size, 2 * most_rows(spec, gpu, free) if instruction else 10**9)
     estimated = spec.init.samples or round((spec.init.fraction or 0) * rows)
     return Workload(
         rows=rows,
@@ -109,8 +101,10 @@ def workload_of(spec: RunSpec, gpu: bool) -> Workload:
         micro_rows=micro,
         micro_batches=epochs * math.ceil(rows / micro),
         tokens=epochs * rows * width,
-        longest=float(task.max_length) if trainer.padding == "max_length" else known.longest(task.max_length),
+        longest=longest,
         mean_width=width,
+        held=known.together(task.max_length, micro) if free else micro * longest,
+        unpadded=free and not instruction,
         response_share=known.response_share,
         evaluations=_evaluations(spec, steps, per_epoch, instruction) if validation else 0,
         validation=validation * known.mean(task.max_length),

@@ -2,7 +2,8 @@
 
 Which rows share an optimiser step depends on nothing but seed, epoch, batch size and the number of rows: not on the
 method, the number of processes or the micro-batch. Sorting inside a batch lets micro-batches hold rows of like length,
-so that little padding is computed, while the step stays the same sum over the same rows.
+so that little padding is computed (and rows of one length lie side by side), while the step stays the same sum over the
+same rows.
 """
 
 from __future__ import annotations

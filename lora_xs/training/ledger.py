@@ -15,7 +15,7 @@ from torch import Tensor
 class Ledger:
     """Counts over the whole run, interruptions included; equal for a resumed and an undisturbed run.
 
-    history: a dict a line of metrics.jsonl. tokens: real tokens, padding apart. padded: with padding.
+    history: a dict a line of metrics.jsonl. tokens: real tokens, padding apart. padded: tokens computed.
     batches: sum modulo 2⁶⁴ of a hash of every (step, row) trained on: the order inside a step and the split into
     micro-batches or processes do not matter, so two methods that saw the same batches have the same number.
     """

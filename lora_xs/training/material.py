@@ -11,6 +11,7 @@ import numpy as np
 from lora_xs.data.collate import Collator, ResponseCollator
 from lora_xs.data.rows import TaskRows, lengths_of
 from lora_xs.evaluation.classification import majority_baseline
+from lora_xs.spec.layout import padding_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +37,8 @@ def labelled(spec: RunSpec, rows: TaskRows, tokenizer: PreTrainedTokenizerBase) 
     from lora_xs.data.tokens import tokenize_rows
 
     tokens = tokenize_rows(rows, tokenizer, spec.task.max_length)
-    padding: Any = "longest" if spec.trainer.padding == "auto" else spec.trainer.padding
+    # free: the model itself lays rows end to end (lora_xs.models.unpadded)
+    padding: Any = "max_length" if spec.trainer.padding == "max_length" else "longest"
     collate = Collator(tokenizer, padding=padding, max_length=spec.task.max_length)
     majority = majority_baseline(np.asarray(tokens.validation["labels"]), spec.task.metrics, rows.kind)
     facts = {"truncated_rows": tokens.truncated, "majority": majority}
@@ -45,14 +47,13 @@ def labelled(spec: RunSpec, rows: TaskRows, tokenizer: PreTrainedTokenizerBase) 
 
 def responses(spec: RunSpec, rows: InstructionRows, tokenizer: PreTrainedTokenizerBase) -> Material:
     """Prompts with a response each."""
+    import torch
+
     from lora_xs.data.responses import tokenize_responses
 
     tokens = tokenize_responses(rows, tokenizer, spec.task.max_length)
-    padding = spec.trainer.padding
-    if padding == "auto":
-        # only kernels that take rows by their lengths compute nothing between them
-        padding = "free" if spec.model.attention == "flash_attention_2" else "longest"
     pad: Any = tokenizer.pad_token_id
+    padding = padding_of(spec, torch.cuda.is_available())
     collate = ResponseCollator(pad, padding=padding, max_length=spec.task.max_length)
     facts = {"truncated_rows": tokens.truncated, "silent_rows": tokens.silent, "boundary_rows": tokens.boundary}
     validation = _longest_first(tokens.validation) if len(tokens.validation) else None

@@ -24,6 +24,7 @@ from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArgum
 from lora_xs.adapters.files import save_adapter
 from lora_xs.processes import TIMEOUT, counted, place, summed, told
 from lora_xs.spec import RunSpec
+from lora_xs.spec.layout import micro_batch, most_rows
 from lora_xs.training import checkpoints
 from lora_xs.training.batches import BatchOrder
 from lora_xs.training.divergence import Diverged
@@ -33,41 +34,23 @@ from lora_xs.training.sharding import layers_to_shard, unsharded
 from lora_xs.training.shares import IDLE, MicroBatches, ScoredRows, Spare, of_all
 
 
-def micro_batch(rows: int, most: int) -> int:
-    """Rows to hold at once where the user has not said: the largest divisor of `rows` that is at most `most`."""
-    return next(n for n in range(max(1, min(most, rows)), 0, -1) if rows % n == 0)
-
-
-def most_rows(spec: RunSpec) -> int:
-    """Rows that a device holds at once.
-
-    A GPU takes an encoder's whole batch, a CPU eight rows: of like length, so with little padding (see `BatchOrder`).
-    Decoders are bounded by tokens: 8,192 on a GPU, for their logits; on a CPU, where nothing is gained by more, 1,024
-    or four rows.
-    """
-    if spec.task.kind == "instruction":
-        return (
-            max(1, 8192 // spec.task.max_length) if torch.cuda.is_available() else max(8, 2048 // spec.task.max_length)
-        )
-    return spec.trainer.batch_size if torch.cuda.is_available() else 8
-
-
 def training_arguments(
-    spec: RunSpec, folder: Path, validates: bool = True, layers: Sequence[str] = ()
+    spec: RunSpec, folder: Path, validates: bool = True, layers: Sequence[str] = (), unpadded: bool = False
 ) -> TrainingArguments:
     """What of the spec the Trainer itself must know; optimiser, schedule, logging and saving are ours.
 
-    validates: whether there are validation rows. layers: see `layers_to_shard`.
+    validates: whether there are validation rows. layers: see `layers_to_shard`. unpadded: see `most_rows`.
     """
     trainer = spec.trainer
     _, world = place()
+    most = most_rows(spec, torch.cuda.is_available(), unpadded)
     share = -(-trainer.batch_size // world)  # of an optimiser batch, in the process that has most of it
-    rows = min(share, trainer.device_batch_size or micro_batch(share, most_rows(spec)))
+    rows = min(share, trainer.device_batch_size or micro_batch(share, most))
     each = "no" if spec.evaluation.every == "end" or not validates else spec.evaluation.every
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         per_device_train_batch_size=rows,
-        per_device_eval_batch_size=min(spec.evaluation.batch_size, 2 * most_rows(spec))
+        per_device_eval_batch_size=min(spec.evaluation.batch_size, 2 * most)
         if spec.task.kind == "instruction"
         else spec.evaluation.batch_size,
         gradient_accumulation_steps=-(-share // rows),
@@ -129,8 +112,9 @@ class RunTrainer(Trainer):
     lr_scheduler: Any
     loss_is_scaled_for_ga = True
 
-    def __init__(self, spec: RunSpec, folder: Path, **arguments: Any) -> None:
-        self.spec, self.folder = spec, folder
+    def __init__(self, spec: RunSpec, folder: Path, *, unpadded: bool = False, **arguments: Any) -> None:
+        """unpadded: whether the model computes none of its batches' padding."""
+        self.spec, self.folder, self.unpadded = spec, folder, unpadded
         self.ledger = Ledger()
         self._own = Ledger()  # what this process counted since it last told the others
         self._pending: list[Tensor] = []  # losses of finished steps, still on the device
@@ -140,7 +124,7 @@ class RunTrainer(Trainer):
         layers = layers_to_shard(arguments["model"]) if spec.trainer.sharding == "fsdp" else ()
         score = arguments.pop("compute_metrics")
         super().__init__(
-            args=training_arguments(spec, folder, validates, layers),
+            args=training_arguments(spec, folder, validates, layers, unpadded),
             compute_metrics=lambda prediction: score(self._of_all(prediction)),
             **arguments,
         )
@@ -242,7 +226,9 @@ class RunTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         if IDLE not in inputs:
-            self._own.saw(self.contents(inputs), inputs["input_ids"].numel(), self.state.global_step)
+            rows = self.contents(inputs)
+            computed = sum(tokens for _, tokens in rows) if self.unpadded else inputs["input_ids"].numel()
+            self._own.saw(rows, computed, self.state.global_step)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss

@@ -24,7 +24,7 @@ def trained(tiny_model: Path, tiny_data: Path, tmp_path_factory: pytest.TempPath
         if method not in folders:
             config = compose_config([
                 "task=glue/cola", "model=minilm", f"model.path={tiny_model}", f"data.root={tiny_data}",
-                f"results={results}", f"method={method}", "rank=4", "trainer.epochs=10", "trainer.batch_size=16",
+                f"results={results}", f"method={method}", "rank=4", "trainer.epochs=6", "trainer.batch_size=16",
                 "trainer.learning_rate=5e-3", "trainer.head_learning_rate=1e-2",
             ])  # fmt: skip
             config.pop("force")

@@ -21,8 +21,10 @@ from lora_xs.adapters.trainable import count
 from lora_xs.errors import UserError
 from lora_xs.losses import response_loss
 from lora_xs.models import load_on_meta
+from lora_xs.models.unpadded import compute_unpadded
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config
+from lora_xs.spec.layout import padding_of
 from lora_xs.sweeps.architecture import architecture_of
 from lora_xs.sweeps.cost import estimate
 from lora_xs.sweeps.devices import device_called, device_named, devices
@@ -31,9 +33,9 @@ from lora_xs.sweeps.flops import _Pass
 from lora_xs.sweeps.lengths import RowLengths, known_questions, known_rows
 from lora_xs.sweeps.memory import layer_bytes, memory_of
 from lora_xs.sweeps.parameters import count_parameters
-from lora_xs.sweeps.workload import micro_rows, most_rows, workload_of
+from lora_xs.sweeps.workload import micro_rows, workload_of
 from lora_xs.training.batches import BatchOrder
-from lora_xs.training.trainer import most_rows as trainers_most_rows
+from lora_xs.training.trainer import training_arguments
 
 ROWS, LENGTH = 4, 16
 TINY = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 160, "vocab_size": 50}
@@ -65,7 +67,7 @@ def tiny_spec(kind: str, method: str, layers: int = 2, *overrides: str) -> RunSp
 def test_a_method_whose_parameters_no_plan_counts_is_named() -> None:
     spec = tiny_spec("encoder", "vera")
     unknown = spec.replace(method=dataclasses.replace(spec.method, name="ia3"))
-    with pytest.raises(UserError, match="method=ia3.*sweeps/parameters.py"):
+    with pytest.raises(UserError, match=r"method=ia3.*sweeps/parameters\.py"):
         count_parameters(unknown)
 
 
@@ -136,15 +138,26 @@ def test_flops_agree_with_torchs_own_count(kind: str, method: str) -> None:
     assert own4[1] == pytest.approx(torch4[1], rel=0.15)
 
 
-def both_counts(spec: RunSpec) -> tuple[tuple[float, float], tuple[int, int]]:
+@pytest.mark.parametrize("method", ["full_ft", "lora", "lora_xs"])
+def test_flops_without_padding_agree_with_torchs_own_count(method: str) -> None:
+    (own2, torch2), (own4, torch4) = (both_counts(tiny_spec("encoder", method, layers), True) for layers in (2, 4))
+    padded = both_counts(tiny_spec("encoder", method, 4))[1]
+    assert own4[0] == pytest.approx(torch4[0], rel=1e-3) and torch4[0] < 0.9 * padded[0]
+    assert own4[1] - own2[1] == pytest.approx(torch4[1] - torch2[1], rel=1e-3)
+    assert own4[1] == pytest.approx(torch4[1], rel=0.15)
+
+
+def both_counts(spec: RunSpec, unpadded: bool = False) -> tuple[tuple[float, float], tuple[int, int]]:
     """(forward, backward) by the plan and by torch."""
-    model = tiny_model(spec)
+    model = tiny_model(spec, "sdpa" if unpadded else "eager")
+    if unpadded:
+        compute_unpadded(model.get_base_model() if hasattr(model, "get_base_model") else model)
     with counter() as forward:
         logits = model(**batch_of(spec)).logits
     with counter() as backward:
         logits.float().sum().backward()
     counted = (forward.get_total_flops(), backward.get_total_flops())
-    one_way = _Pass(spec, architecture_of(spec.model), count_parameters(spec))
+    one_way = _Pass(spec, architecture_of(spec.model), count_parameters(spec), unpadded=unpadded)
     arguments = (ROWS * LENGTH, LENGTH, 0.0 if spec.model.kind == "encoder" else 1.0, ROWS)
     return (one_way.forward(*arguments), one_way.backward(*arguments)), counted
 
@@ -194,12 +207,15 @@ def test_a_decoders_logits_are_counted_at_responses_alone() -> None:
     assert own == pytest.approx(counted.get_total_flops(), rel=0.02)
 
 
-@pytest.mark.parametrize("gpu", [False, True])
-def test_a_micro_batch_is_what_the_trainer_makes_it(gpu: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    for spec in (planned(tmp_path).spec, planned(tmp_path, "task=math/metamathqa", "rank=64").spec):
-        assert most_rows(spec, gpu) == trainers_most_rows(spec)
-        assert spec.trainer.batch_size % micro_rows(spec, gpu) == 0
+def test_a_micro_batch_is_what_the_trainer_makes_it(tmp_path: Path) -> None:
+    for words in ([], ["trainer.padding=longest"], ["trainer.device_batch_size=4"]):
+        spec = planned(tmp_path, *words).spec
+        arguments = training_arguments(spec, tmp_path, unpadded=padding_of(spec, False) == "free")
+        assert micro_rows(spec, False) == arguments.per_device_train_batch_size
+    math = planned(tmp_path, "task=math/metamathqa", "rank=64").spec
+    assert micro_rows(math, False) == training_arguments(math, tmp_path).per_device_train_batch_size
+    assert math.trainer.batch_size % micro_rows(math, True) == 0
+    assert micro_rows(math, True) * math.task.max_length <= 8192
 
 
 def test_padding_is_that_of_the_trainers_batches() -> None:
@@ -218,6 +234,11 @@ def test_work_follows_from_rows_epochs_and_batches(tmp_path: Path) -> None:
     mrpc = planned(tmp_path).spec
     work = workload_of(mrpc, True)
     assert (work.steps, work.evaluations, work.micro_rows) == (50 * 115, 50, 32)  # 3,668 rows, 50 epochs
+    unpadded = workload_of(mrpc, False)
+    assert unpadded.unpadded and not work.unpadded
+    assert unpadded.tokens == pytest.approx(50 * 195_290, rel=0.05)  # MiniLM's tokens of MRPC's training rows
+    assert unpadded.tokens < unpadded.epochs * unpadded.rows * 60 < work.tokens
+    assert 32 * unpadded.mean_width < unpadded.held < 0.7 * 32 * unpadded.longest == 0.7 * work.held
     limited = mrpc.replace(trainer=dataclasses.replace(mrpc.trainer, max_steps=23))
     assert (workload_of(limited, True).steps, workload_of(limited, True).evaluations) == (23, 1)
     assert workload_of(limited, True).tokens == pytest.approx(work.tokens * 23 / work.steps)

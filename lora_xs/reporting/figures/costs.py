@@ -84,7 +84,7 @@ def _picture(material: Material, found: Sequence[Cost], model: str, task: str, s
             values = [cost.mebibytes if place else cost.seconds for cost in found]
             one.set_title(quantity)
             inside = [
-                Bar(_counted(c), c.method, value, c.spreads[place], None, "")
+                Bar(_counted(c), c.method, value, c.spreads[place], None, "", "not measured" if c.runs else "not run")
                 for c, value in zip(found, values, strict=True)
             ]
             draw_bars(one, inside, methods)
