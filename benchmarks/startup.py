@@ -1,0 +1,98 @@
+"""How long until a run takes its first step, and until a command without one answers? Processes, alternating.
+
+    python benchmarks/startup.py [--quick] [--rounds N] [--json FILE]
+
+Everything is cached: bytecode, tokens, factors. The first step is MiniLM's on the review sentences, from the start of
+the process to the end of the first optimiser step, against a process that imports torch and transformers and loads the
+same model. Answers without a step are against their limits in seconds; what they import and open is held by tests.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import side_by_side  # isort: skip (before torch)
+from tiny_world import composed
+
+REPOSITORY = side_by_side.REPOSITORY
+RUN = ["task=reviews", "model=minilm", "method=lora_xs", "rank=16", "evaluation.every=end", "launcher.threads=1"]
+UNTIL_FIRST_STEP = """
+import os, sys
+from lora_xs.command import main
+from torch.optim.optimizer import register_optimizer_step_post_hook
+register_optimizer_step_post_hook(lambda *_: os._exit(42))
+sys.exit(main(sys.argv[1:]))
+"""
+LOADED = """
+import torch, transformers, sys
+transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1], num_labels=2)
+"""
+FIRST_STEP, MISTAKE, TABLES, RECORDS = 1.3, 2.0, 5.0, 1000
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=5), words)
+    sheet = side_by_side.Sheet("Starting")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sheet.add(*first_step(folder, options.rounds))
+        for question, command in {
+            "train.py --help": ["train.py", "--help"],
+            "a mistaken setting": ["train.py", "task=reviews", "trainer.batch_size=0"],
+            "a misspelt key": ["train.py", "task=reviews", "trainer.epoch=3"],
+        }.items():
+            sheet.add(answer(question, command, MISTAKE, options.rounds))
+    sheet.finish(options.json)
+    return 0
+
+
+def first_step(folder: Path, rounds: int) -> list[side_by_side.Row]:
+    """By the clock and by the processor."""
+    from lora_xs.models import locate
+
+    base = locate(composed(RUN).model).folder
+    ours = ["-c", UNTIL_FIRST_STEP, *RUN, f"results={folder}", "force=true"]
+    arms = {"ours": (ours, 42), "loaded": (["-c", LOADED, str(base)], 0)}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    for number in range(-1, rounds):
+        for name in list(arms) if number % 2 == 0 else reversed(arms):
+            taken = timed(*arms[name])
+            if number >= 0:
+                seconds[name].append(taken)
+    return [
+        side_by_side.compared(
+            f"process start to first step against loading the model, {of}",
+            *([pair[place] for pair in seconds[name]] for name in arms),
+            target=FIRST_STEP,
+            names=("ours", "import torch and transformers, load"),
+        )
+        for place, of in enumerate(("by the clock", "by the processor"))
+    ]
+
+
+def answer(question: str, command: Sequence[str], limit: float, rounds: int, status: int | None = None) -> side_by_side.Row:
+    """Seconds of a command, over the seconds allowed."""
+    seconds = [timed(command, status)[0] for _ in range(rounds)]
+    return side_by_side.compared(f"{question}: seconds of {limit:g}", seconds, [limit] * rounds, 1.0, ("took", "allowed"))
+
+
+def timed(command: Sequence[str], status: int | None = 0) -> tuple[float, float]:
+    """Seconds by the clock and of the processor that `python <command>` took; `status` must be its exit status."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True)
+    took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if status is not None and done.returncode != status:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
