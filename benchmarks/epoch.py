@@ -1,6 +1,6 @@
 """What does padding cost, in an epoch of GLUE rows and in an evaluation? MiniLM, LoRA-XS r = 16, one process.
 
-    python benchmarks/epoch.py --data FOLDER        # laid out as the README says, glue/<task>/<split>.jsonl
+    python benchmarks/epoch.py [--data FOLDER] [--quick] [--rounds N] [--json FILE]
 
 Both sides are the project's own trainer on the same optimiser batches of 32 rows: as it computes them by default, and
 every row padded to 128 tokens, all 32 at once (the official code's setting). Optimiser steps of an epoch are timed from
@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from side_by_side import REPOSITORY, Row, Sheet, absent, arguments, compared, counted, parsed
+import side_by_side  # isort: skip (before torch)
+from side_by_side import Row, absent, compared, counted, race
 from tiny_world import composed
 
 EPOCHS = {"cola": 0.15, "sst2": 0.17, "stsb": 0.32, "mrpc": 0.55}
@@ -32,14 +33,13 @@ PADDED_BY_EIGHT = [*PADDED, "evaluation.batch_size=8"]
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = arguments(__doc__, rounds=3)
-    shared = REPOSITORY.parent / "shared" / "data"
-    found = os.environ.get("LORA_XS_DATA") or (str(shared) if shared.is_dir() else None)
-    parser.add_argument("--data", type=Path, default=found, help="the folder of GLUE files (default: LORA_XS_DATA)")
+    parser = side_by_side.arguments(__doc__, rounds=3)
+    data = os.environ.get("LORA_XS_DATA")
+    parser.add_argument("--data", type=Path, default=data, help="the folder of GLUE files (default: LORA_XS_DATA)")
     parser.add_argument("--steps", type=int, help="optimiser steps of a timed run")
-    options = parsed(parser, words)
+    options = side_by_side.parsed(parser, words)
     steps = options.steps or (1 if options.quick else 3)
-    sheet = Sheet("Padding in training and evaluation")
+    sheet = side_by_side.Sheet("Padding in training and evaluation, seconds of the processor")
     quietly()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options.data, Path(folder))
@@ -143,7 +143,6 @@ class Bench:
     def evaluation(self, rounds: int, rows: int) -> Row:
         """Seconds of scoring `rows` rows of MRPC's training split (its validation split has 408)."""
         import numpy as np
-        from side_by_side import race
 
         question = f"evaluation of {rows} MRPC rows against batches of 8 padded to 128"
         if why := self.missing("mrpc"):
@@ -160,7 +159,7 @@ class Bench:
                 losses[name] = found.metrics["eval_loss"]
 
             arms[name] = score
-        seconds = race(arms, rounds)
+        seconds = race(arms, rounds, clock=time.process_time)
         note = f"losses within {abs(losses['ours'] - losses['padded']):.0e}"
         return compared(question, seconds["ours"], seconds["padded"], EVALUATION, ("ours", "padded"), note)
 
@@ -173,7 +172,7 @@ def after_the_first(trainer: Any) -> list[float]:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(time.process_time())
 
     trainer.add_callback(Clock())
     return ends

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import side_by_side  # isort: skip (before torch)
 import arms
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 RANK = 16
 PEERS = {"lora": ("PEFT's LoRA", 0.92), "eigentune": ("eigentune's core", 1.00)}
@@ -43,7 +45,10 @@ def steps(sheet: side_by_side.Sheet, sides: dict[str, arms.Arm], batch: tuple[in
     shape = f"{batch[0]}×{batch[1]}"
     seconds = side_by_side.race({name: side.step for name, side in sides.items()}, rounds, clock=time.process_time)
     question = f"training step against the frozen floor, {shape}"
-    sheet.add(side_by_side.compared(question, seconds["ours"], seconds["floor"], 1.03, ("ours", "floor")))
+    more = {name: operations(side) / operations(sides["floor"]) for name, side in sides.items() if name != "floor"}
+    said = ", ".join(f"{label} {more[name]:.3f}" for name, label in labels().items() if name in more)
+    note = f"by operations: {said}"
+    sheet.add(side_by_side.compared(question, seconds["ours"], seconds["floor"], 1.03, ("ours", "floor"), note))
     for peer, (name, target) in PEERS.items():
         question = f"training step against {name}, {shape}"
         if peer not in sides:
@@ -57,6 +62,19 @@ def steps(sheet: side_by_side.Sheet, sides: dict[str, arms.Arm], batch: tuple[in
     )
 
 
+def labels() -> dict[str, str]:
+    """The sides' names for a reader."""
+    return {"ours": "ours"} | {peer: title for peer, (title, _) in PEERS.items()}
+
+
+def operations(side: arms.Arm) -> int:
+    """Floating-point operations of a step's products."""
+    in_place = {torch.ops.aten.addmm_: lambda y, a, b, **_: 2 * a[0] * a[1] * b[1]}  # torch's counter has none
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        side.step()
+    return counter.get_total_flops()
+
+
 def kept(sheet: side_by_side.Sheet, sides: dict[str, arms.Arm], batch: tuple[int, int]) -> None:
     """Bytes kept for backward beyond the floor's, a module, relative to tokens × r × 4."""
     tokens = batch[0] * batch[1]
@@ -66,11 +84,10 @@ def kept(sheet: side_by_side.Sheet, sides: dict[str, arms.Arm], batch: tuple[int
     for name, side in sides.items():
         if name == "floor":
             continue
-        label = {"ours": "ours", **{peer: title for peer, (title, _) in PEERS.items()}}[name]
         more = (side.kept_bytes() - base) / modules
         sheet.add(
             side_by_side.counted(
-                f"bytes kept for backward beyond the frozen model, a module, against tokens × r × 4: {label}",
+                f"bytes kept for backward beyond the frozen model, a module, against tokens × r × 4: {labels()[name]}",
                 more,
                 bound,
                 1.0 if name == "ours" else None,
