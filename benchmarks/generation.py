@@ -10,6 +10,7 @@ a time is too slow to be run often, so there a part of the prompts stands agains
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -194,7 +195,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measure what the arguments name and print the table."""
     parser = side_by_side.arguments(__doc__, rounds=2)
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=["batched"], help="which questions")
-    parser.add_argument("--data", help="the folder with math/ and commonsense/ (default: LORA_XS_DATA)")
+    shared = side_by_side.REPOSITORY.parent / "shared" / "data"
+    found = os.environ.get("LORA_XS_DATA") or (str(shared) if shared.is_dir() else None)
+    parser.add_argument("--data", default=found, help="the folder with math/ and commonsense/ (default: LORA_XS_DATA)")
     parser.add_argument("--model", default="smollm2_135m", help="a decoder of configs/model")
     parser.add_argument("--prompts", type=int, default=64, help="of `batched`")
     parser.add_argument("--some", type=int, default=12, help="prompts of the other questions")

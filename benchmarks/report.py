@@ -26,7 +26,7 @@ from lora_xs.atomic import replace_file, write_json, write_text
 from lora_xs.environment import describe_environment
 
 HERE = Path(__file__).resolve().parent
-MARK = "side_by_side.arguments("  # a script with it has the common options
+MARK = "arguments(__doc__, rounds="  # a script with it has the common options
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -206,5 +206,5 @@ def _figure(item: Row | Curve) -> str:
     if isinstance(item, Curve):
         return f"{len(item.points)} points" if item.slope is None else f"slope {item.slope:.2f} of {item.slope_of}"
     if item.ratio is None:
-        return item.note
+        return "not measured"
     return f"{item.ratio:.3f} ({item.least:.3f}–{item.most:.3f})"

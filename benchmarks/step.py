@@ -13,6 +13,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Sequence
+from statistics import median
 
 import side_by_side  # isort: skip (before torch)
 import arms
@@ -54,12 +55,9 @@ def steps(sheet: side_by_side.Sheet, sides: dict[str, arms.Arm], batch: tuple[in
         if peer not in sides:
             sheet.add(side_by_side.absent(question, f"{peer} is not installed", target))
             continue
-        sheet.add(side_by_side.compared(question, seconds["ours"], seconds[peer], target, ("ours", name)))
-    sheet.add(
-        side_by_side.compared(
-            f"PEFT's LoRA against the frozen floor, {shape}", seconds["lora"], seconds["floor"], None, ("LoRA", "floor")
-        )
-    )
+        ratios = [theirs / floor for theirs, floor in zip(seconds[peer], seconds["floor"], strict=True)]
+        note = f"{name} itself: {median(ratios):.3f} of the floor"
+        sheet.add(side_by_side.compared(question, seconds["ours"], seconds[peer], target, ("ours", name), note))
 
 
 def labels() -> dict[str, str]:

@@ -39,7 +39,7 @@ def describe_environment() -> dict[str, Any]:
         **_commit(),
         "hardware": {
             "cpu": _cpu_name(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "gpu": gpu,
             "system": platform.system(),
         },
@@ -68,13 +68,26 @@ def forget_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: those it is bound to, or fewer where a container's quota of time is less."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        return min(bound, max(1, round(int(allowed) / int(period))))
+    except (OSError, ValueError):  # no quota: "max 100000", or another system
+        return bound
+
+
 def set_threads(threads: int | None, wait_policy: str) -> None:
     """Choose OpenMP's threads and how they wait; must run before torch is imported. The user's own variables win.
 
     Waiting actively costs a scheduler quantum at every barrier when another process wants the core (10–100 times
-    slower steps were measured), so the default is passive.
+    slower steps were measured), so the default is passive. Without a number torch takes a thread a physical core that
+    the process is bound to, which is too many where a container's quota is smaller: then it is the quota.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", wait_policy)
+    if threads is None and hasattr(os, "sched_getaffinity") and usable_cores() < len(os.sched_getaffinity(0)):
+        threads = usable_cores()
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

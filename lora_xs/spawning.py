@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from lora_xs import raised
+from lora_xs.environment import usable_cores
 from lora_xs.errors import UserError
 from lora_xs.lease import RunBusy
 from lora_xs.records import Record, read_record
@@ -70,7 +71,7 @@ def _environment(spec: RunSpec) -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    threads = max(1, (spec.launcher.threads or len(os.sched_getaffinity(0))) // count)
+    threads = max(1, (spec.launcher.threads or usable_cores()) // count)
     return {
         **os.environ,
         "WORLD_SIZE": str(count),

@@ -16,6 +16,7 @@ from lora_xs.reporting.render_markdown import escape, to_markdown
 from lora_xs.reporting.table import Table
 
 RENDERERS = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
+FORMATS = tuple(RENDERERS)
 
 
 def write_tables(

@@ -17,12 +17,14 @@ def padding_of(spec: RunSpec, gpu: bool) -> Padding:
 
     free (rows end to end) where attention takes rows by their lengths: flash attention; on a CPU also encoders, one
     length after the other, which would be too many small kernels for a GPU. `trainer.compile` wants shapes that come
-    again. Else longest.
+    again, CUDA graphs a single one. Else longest.
     """
     if spec.trainer.padding != "auto":
         return spec.trainer.padding
     if spec.task.kind == "instruction":
         return "free" if spec.model.attention == "flash_attention_2" else "longest"
+    if spec.trainer.compile == "cuda_graphs":
+        return "max_length"
     if spec.trainer.compile or spec.model.attention == "eager":
         return "longest"
     return "free" if not gpu or spec.model.attention == "flash_attention_2" else "longest"

@@ -37,10 +37,8 @@ def _check_method(spec: RunSpec) -> None:
             f"trainer.sharding=fsdp does not go with model.quantization={spec.model.quantization} and "
             f"trainer.precision={spec.trainer.precision}; use quantization=none and fp32 or bf16, or sharding=none"
         )
-    if spec.model.attention == "flash_attention_2" and (spec.model.dtype, spec.trainer.precision) == (
-        "float32",
-        "fp32",
-    ):
+    half = spec.model.dtype != "float32" or spec.trainer.precision in ("bf16", "fp16")
+    if spec.model.attention == "flash_attention_2" and not half:
         raise UserError(
             "model.attention=flash_attention_2 computes in half precision alone; give model.dtype=bfloat16 or "
             "trainer.precision=bf16, or use model.attention=sdpa"
@@ -73,6 +71,10 @@ def _check_instruction(spec: RunSpec) -> None:
                 f"trainer.compile={str(trainer.compile).lower()}; use attention=sdpa and compile=false, or padding=auto"
             )
         return
+    if trainer.compile == "cuda_graphs":
+        raise UserError(
+            f"trainer.compile=cuda_graphs wants batches of one shape, task={task.name} has none; use compile=true"
+        )
     if spec.model.kind != "decoder":
         raise UserError(f"task={task.name} needs a decoder, model={spec.model.name} is none; use model=smollm2_135m")
     if spec.method.name == "head_only":

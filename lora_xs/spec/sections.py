@@ -115,11 +115,11 @@ class TrainerSpec:
     max_steps: int | None = None  # optimiser steps; None: epochs decide
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast of the forward pass; trained weights stay fp32
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # of products, by autocast; trained weights stay fp32
     early_stopping: int | None = None  # evaluations without a better score; None: never
     padding: Literal["auto", "longest", "max_length", "free"] = "auto"  # free: rows end to end; auto: see `padding_of`
     gradient_checkpointing: bool = aside(False)
-    compile: bool = False
+    compile: Literal[False, True, "cuda_graphs"] = False  # cuda_graphs: for short batches, which are bound by calls
     device_batch_size: int | None = aside(None)  # rows a device holds at once, at most; None: what fits
     processes: int = aside(1)  # of this run, a GPU each; 1: also as many as torchrun starts
     sharding: Literal["none", "fsdp"] = aside("none")  # fsdp: each GPU holds a part of the model and the optimiser

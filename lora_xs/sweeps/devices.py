@@ -47,7 +47,7 @@ class Device:
 
     def peak(self, spec: RunSpec) -> float:
         """Floating-point operations a second in the dtype that `spec` computes in; a CPU's grow with its threads."""
-        half = spec.trainer.precision != "fp32" or spec.model.dtype != "float32"
+        half = spec.trainer.precision in ("bf16", "fp16") or spec.model.dtype != "float32"
         threads = 1.0 if self.gpu else min(spec.launcher.threads or self.cores, self.cores) / self.cores
         return (self.half_tflops if half else self.fp32_tflops) * 1e12 * threads
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
+from lora_xs.environment import usable_cores
 from lora_xs.errors import UserError
 from lora_xs.sweeps.board import Board
 from lora_xs.sweeps.crew import Worker, gpus_here, start_worker
@@ -73,9 +74,8 @@ class _Launch:
     ) -> None:
         self.board, self.command, self.stop = board, command, stop
         self.slots: list[Worker | None] = [None] * workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         asked = os.environ.get("OMP_NUM_THREADS", "")
-        self.threads = threads or (int(asked) if asked.isdigit() else max(1, cores // workers))
+        self.threads = threads or (int(asked) if asked.isdigit() else max(1, usable_cores() // workers))
         self.gpus, self.keep = list(gpus), free_memory() // 4 // workers
         self.selector = selectors.DefaultSelector()
         self.why = ""  # it stops

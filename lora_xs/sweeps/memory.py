@@ -73,7 +73,7 @@ def memory_of(spec: RunSpec, shape: Architecture, counts: Parameters, work: Work
 
 def computed_bytes(spec: RunSpec) -> int:
     """Bytes of a number in the forward pass."""
-    return 2 if spec.trainer.precision != "fp32" or spec.model.dtype != "float32" else 4
+    return 2 if spec.trainer.precision in ("bf16", "fp16") or spec.model.dtype != "float32" else 4
 
 
 def layer_bytes(spec: RunSpec, shape: Architecture, counts: Parameters, length: float, *, gpu: bool) -> float:

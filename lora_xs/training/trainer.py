@@ -63,7 +63,8 @@ def training_arguments(
         fp16=trainer.precision == "fp16",
         activation_checkpointing=trainer.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if trainer.gradient_checkpointing else None,
-        torch_compile=trainer.compile,
+        torch_compile=bool(trainer.compile),
+        torch_compile_mode="reduce-overhead" if trainer.compile == "cuda_graphs" else None,
         eval_strategy=each,
         eval_steps=spec.evaluation.steps,
         save_strategy="epoch",
@@ -75,6 +76,7 @@ def training_arguments(
         label_names=["labels"],
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
+        accelerator_config={"non_blocking": torch.cuda.is_available()},
         ddp_broadcast_buffers=False,
         ddp_find_unused_parameters=False,
         ddp_timeout=int(TIMEOUT.total_seconds()),
@@ -91,6 +93,8 @@ def training_arguments(
     if arguments.fsdp_plugin_args is not None:
         # accelerate would round weights and summed gradients to bf16; one process rounds what it multiplies alone
         arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
+    # after the arguments, which turn TF32 on by themselves where a model is compiled
+    torch.set_float32_matmul_precision("high" if trainer.precision == "tf32" else "highest")
     return one_device(arguments)
 
 

@@ -90,7 +90,7 @@ def test_all_seven_models_of_the_papers_and_both_packaged_ones_are_offered() -> 
         (["+trainer.learning_rat=1"], "unknown key trainer.learning_rat; did you mean trainer.learning_rate"),
         (["trainer.epochs=x"], "trainer.epochs='x' must be a whole number"),
         (["trainer.epochs=0"], "trainer.epochs=0 must be at least 1"),
-        (["trainer.precision=fp8"], "choose one of fp32, bf16, fp16"),
+        (["trainer.precision=fp8"], "choose one of fp32, tf32, bf16, fp16"),
         (["trainer.betas=0.9"], "must be a list"),
         (["trainer.learning_rate=-1"], "must not be negative"),
         (["trainer.learning_rate=inf"], "must be a finite number"),

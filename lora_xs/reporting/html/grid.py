@@ -20,7 +20,7 @@ PARTS = ("ours", "published", "difference")
 
 @dataclass(frozen=True)
 class Anchor:
-    """cell: of a number in its table, made of what it is, to be cited. why: of the entry on what is behind it, short."""
+    """cell: of a number in its table, made of what it is, to be cited. why: of the entry on what is behind it."""
 
     cell: str
     why: str

@@ -30,7 +30,7 @@ GROUPS = ("LoRA-XS", "LoRA-SB")
 
 @dataclass(frozen=True)
 class Section:
-    """One experiment. found, planned: runs; left: what is empty in it, in words. figures: with their files' bytes."""
+    """One experiment. found, planned: runs. figures: with their files' bytes."""
 
     name: str
     source: str
@@ -79,10 +79,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of the whole page. found, planned: distinct runs; diverged: of those found; beside: records that no
-    experiment here plans. cells: by status; counted, settings: of these, such that no run is behind. newest: when the last run started. protocols, commits, machines, models:
-    what the records name, the most frequent first, with how many do. hours: taken by the records. unreadable: files
-    that are no whole record."""
+    """Counts of the whole page.
+
+    found, planned: distinct runs; diverged: of those found; beside: records that no experiment here plans. cells: by
+    status; counted, settings: of these, such that no run is behind. newest: when the last run started. protocols,
+    commits, machines, models: what the records name, the most frequent first, with how many do. hours: taken by the
+    records. unreadable: files that are no whole record.
+    """
 
     found: int
     planned: int
