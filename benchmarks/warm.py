@@ -16,15 +16,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import side_by_side  # isort: skip (before torch)
-from side_by_side import REPOSITORY, Sheet, compared
+from side_by_side import REPOSITORY, Curve, Sheet, compared, grown
 from tiny_world import build, composed
 
 from lora_xs.records import read_record
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.manifest import Line, write_manifest
 
+WORKED = (1, 2, 4, 8, 16)
 MINILM = ["task=reviews", "task.train_rows=256", "task.validation_rows=128", "task.max_length=64"]
 
 
@@ -72,6 +74,20 @@ def packed(specs: Sequence[RunSpec], manifest: Path, environment: dict[str, str]
     side.count(specs, began, ends)
 
 
+def overhead(folder: Path, first: RunSpec, environment: dict[str, str], rounds: int) -> Curve:
+    """Seconds that a worker spends besides training, against its runs: one start, and so much for each."""
+    seconds: dict[int, list[float]] = {count: [] for count in WORKED}
+    for number in range(rounds):
+        for count, found in seconds.items():
+            specs = [first.replace(seed=seed, results=str(folder / f"{count}-{number}")) for seed in range(count)]
+            side = Side()
+            packed(specs, folder / f"{count}-{number}.jsonl", environment, side)
+            trained = (read_record(spec.folder) for spec in specs)
+            found.append(side.total[0] - sum(record.train["train_seconds"] for record in trained if record))
+    points = {count: median(found) for count, found in seconds.items()}
+    return grown("a worker's seconds besides training against its runs", "runs", "s", points.items(), fitted_from=4)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print the table."""
     parser = side_by_side.arguments(__doc__, rounds=3)
@@ -97,6 +113,8 @@ def main(words: Sequence[str] | None = None) -> int:
             return [first.replace(seed=seed, results=str(folder / place)) for seed in range(options.runs)]
 
         apart(runs("unmeasured")[:1], overrides, environment, Side())
+        if not options.quick:
+            sheet.add(overhead(folder, first, environment, options.rounds))
         for number in range(options.rounds):
             apart(runs(f"apart{number}"), overrides, environment, sides["apart"])
             packed(runs(f"packed{number}"), folder / f"{number}.jsonl", environment, sides["packed"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lora_xs import locks
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
+from lora_xs.imports import import_libraries
 from lora_xs.ingredients import Ingredients
 from lora_xs.phases import Phases
 from lora_xs.processes import first, first_in_turn, told
@@ -63,6 +64,7 @@ def prepare(
         tests = [ingredients.test(spec, name) for name in task.tests]
     _check_scorer(spec, tests)
 
+    import_libraries(quantised=spec.model.quantization != "none")
     from transformers import set_seed
 
     from lora_xs.adapters import attach

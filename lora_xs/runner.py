@@ -206,6 +206,7 @@ class _Attempt:
             "last": last,
             "score": (ledger.best if self.spec.evaluation.select == "best" else last) or {},
             "steps": trainer.state.global_step,
+            **trainer.closing_facts(),
             "tokens": ledger.tokens,
             "padded_tokens": ledger.padded,
             "batches_digest": f"{ledger.batches:016x}",

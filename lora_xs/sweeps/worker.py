@@ -10,7 +10,6 @@ signal after writing a checkpoint: start it again, or have it requeued.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import queue
@@ -25,6 +24,7 @@ from typing import BinaryIO
 from lora_xs.command import quiet_libraries
 from lora_xs.environment import set_threads
 from lora_xs.errors import UserError
+from lora_xs.imports import import_libraries
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.board import Board
 from lora_xs.sweeps.manifest import Runnable, parse_slice, read_manifest, take_slice
@@ -124,7 +124,7 @@ def _serve(keep: int, stop: StopRequest) -> int:
     jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(incoming, jobs), daemon=True).start()
     quiet_libraries()
-    warm_up()
+    import_libraries(quantised=True)
     from lora_xs.sweeps.trying import attempt
     from lora_xs.sweeps.warm import Warm
 
@@ -143,12 +143,6 @@ def _serve(keep: int, stop: StopRequest) -> int:
         if verdict.ending == "crashed":
             return FAILED
     return REQUEUE
-
-
-def warm_up() -> None:
-    """Import now what every run needs."""
-    for name in ("lora_xs.data", "lora_xs.runner", "lora_xs.training.labels", "lora_xs.training.responses", "peft"):
-        importlib.import_module(name)
 
 
 def _own_streams() -> tuple[BinaryIO, BinaryIO]:

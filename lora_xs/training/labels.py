@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lora_xs.data.rows import lengths_of
-from lora_xs.evaluation.classification import collapsed, score_predictions
+from lora_xs.evaluation.classification import collapsed, majority_baseline, score_predictions
 from lora_xs.losses import label_loss
 from lora_xs.spec import RunSpec
 from lora_xs.training.batches import BatchOrder
@@ -50,6 +51,12 @@ class LabelTrainer(RunTrainer):
         inputs.pop(IDLE, None)
         _, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
         return None, logits, labels
+
+    def closing_facts(self) -> dict[str, Any]:
+        """What the best constant answer scores. Not before the end: the metrics' libraries take seconds to import."""
+        labels, task = np.asarray(self.eval_dataset["labels"]), self.spec.task
+        kind: Any = task.kind
+        return {"majority": majority_baseline(labels, task.metrics, kind)}
 
     def contents(self, inputs: Mapping[str, Any]) -> list[tuple[bytes, int]]:
         return row_contents(inputs)

@@ -10,7 +10,6 @@ import numpy as np
 
 from lora_xs.data.collate import Collator, ResponseCollator
 from lora_xs.data.rows import TaskRows, lengths_of
-from lora_xs.evaluation.classification import majority_baseline
 from lora_xs.spec.layout import padding_of
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ def labelled(spec: RunSpec, rows: TaskRows, tokenizer: PreTrainedTokenizerBase) 
     # free: the model itself lays rows end to end (lora_xs.models.unpadded)
     padding: Any = "max_length" if spec.trainer.padding == "max_length" else "longest"
     collate = Collator(tokenizer, padding=padding, max_length=spec.task.max_length)
-    majority = majority_baseline(np.asarray(tokens.validation["labels"]), spec.task.metrics, rows.kind)
-    facts = {"truncated_rows": tokens.truncated, "majority": majority}
+    facts = {"truncated_rows": tokens.truncated}
     return Material(tokens.train, _longest_first(tokens.validation), collate, facts, tokens.identity)
 
 

@@ -138,6 +138,10 @@ class RunTrainer(Trainer):
         """The training rows, in the order of optimiser batches."""
         raise NotImplementedError
 
+    def closing_facts(self) -> dict[str, Any]:
+        """What else the record's `train` block says in the end."""
+        return {}
+
     def scored_collator(self) -> Any:
         """Makes the batches of an evaluation."""
         return self.data_collator

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tqdm
 
+from lora_xs.imports import import_libraries
 from lora_xs.sweeps import local, worker
 from lora_xs.sweeps.crew import Worker
 
@@ -81,7 +82,7 @@ class Fork:
 
 def fork_workers(patch: pytest.MonkeyPatch, notes: Path | None = None) -> None:
     """Let `launch_local` fork its workers; with `notes`, each leaves a file there that is named by its process id."""
-    worker.warm_up()  # once, not in every worker
+    import_libraries(quantised=True)  # once, not in every worker
 
     def start(threads: int, gpu: str | None, keep: int) -> Worker:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - `Worker.end` closes it
