@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=data, help="the folder of GLUE files (default: LORA_XS_DATA)")
     parser.add_argument("--steps", type=int, help="optimiser steps of a timed run")
     options = side_by_side.parsed(parser, words)
-    steps = options.steps or (1 if options.quick else 3)
+    steps = options.steps or (1 if options.quick else 2)
     sheet = side_by_side.Sheet("Padding in training and evaluation, seconds of the processor")
     quietly()
     with tempfile.TemporaryDirectory() as folder:

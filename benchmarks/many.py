@@ -30,7 +30,7 @@ PLANNED = ("mini_spectrum", "mini_math", "table02_commonsense", "table12_init_gr
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=3), words)
+    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=2), words)
     sheet = Sheet("Many runs")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
