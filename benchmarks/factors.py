@@ -124,7 +124,7 @@ def longer(rounds: int, quick: bool) -> Iterator[Row]:
 
 
 def looser(rounds: int, quick: bool) -> Iterator[Row]:
-    """One layer's matrices by the iteration alone, stopped at a hundredth of scikit-learn's error: not what runs use."""
+    """One layer's matrices by the iteration alone, stopped at a hundredth of the other's error: not what runs use."""
     known = [like_minilm(kind, 1024, n, seed=at) for at, (kind, n) in enumerate(LAYER)]
     found: dict[str, list[Tensor]] = {}
 

@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def describe_environment() -> dict[str, Any]:
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
-        "versions": {"python": platform.python_version(), "lora_xs": __version__, **_versions()},
+        "versions": {"python": platform.python_version(), "lora_xs": __version__, **versions(PACKAGES)},
         **_commit(),
         "hardware": {
             "cpu": _cpu_name(),
@@ -93,9 +94,10 @@ def set_threads(threads: int | None, wait_policy: str) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The installed versions of those of `packages` that are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -5,13 +5,13 @@ A login node with a connection makes the lock (and fills the caches on the way);
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.atomic import write_json
+from lora_xs.environment import versions
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def resolve(specs: Iterable[RunSpec], progress: Callable[[str], None] = lambda w
     from lora_xs.data import load_rows, load_test
     from lora_xs.models import locate
 
-    lock: dict[str, Any] = {"schema": SCHEMA, "models": {}, "data": {}, "tests": {}, "packages": versions()}
+    lock: dict[str, Any] = {"schema": SCHEMA, "models": {}, "data": {}, "tests": {}, "packages": versions(PACKAGES)}
     missing: dict[str, None] = {}
 
     def find(kind: str, key: str, identify: Callable[[], Mapping[str, Any]]) -> None:
@@ -82,7 +82,7 @@ def check(path: Path, spec: RunSpec, inputs: Mapping[str, Any]) -> None:
         )
         if differ:
             raise UserError(f"{path}: {key} is another one here ({', '.join(differ)} differ); restore it, or lock anew")
-    here = versions()
+    here = versions(PACKAGES)
     other = sorted(
         name for name in lock["packages"].keys() | here.keys() if lock["packages"].get(name) != here.get(name)
     )
@@ -107,14 +107,3 @@ def read_lock(path: Path) -> dict[str, Any]:
 def origin(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Of an identity what says where it came from."""
     return {key: identity[key] for key in ORIGIN if identity.get(key) is not None}
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages a result may hang on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

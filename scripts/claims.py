@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -44,6 +44,7 @@ def _claims(options: argparse.Namespace) -> int:
     from lora_xs.reporting.claims.gather import Gatherer
     from lora_xs.reporting.claims.show import print_findings
     from lora_xs.reporting.evidence import read_evidence
+    from lora_xs.reporting.planned import said_once
     from lora_xs.sweeps.show import console_of_output
 
     names = [word.removeprefix(WORD) for word in options.words if word.startswith(WORD)]
@@ -57,7 +58,7 @@ def _claims(options: argparse.Namespace) -> int:
     for name in experiments:
         if name not in tested:
             raise UserError(f"experiment={name}: no claim is tested on it; choose among {', '.join(sorted(tested))}")
-    gather = Gatherer(read_evidence(options.results or [REPOSITORY / "results"]), _composing())
+    gather = Gatherer(read_evidence(options.results or [REPOSITORY / "results"]), said_once())
     chosen = [known[name] for name in names] or list(CLAIMS)
     found = [one for claim in chosen for one in findings(claim, gather, overrides, experiments)]
     if options.json:
@@ -65,17 +66,6 @@ def _claims(options: argparse.Namespace) -> int:
     else:
         print_findings(found, console_of_output())
     return FINISHED
-
-
-def _composing() -> Callable[[str], None]:
-    said: list[str] = []
-
-    def say(name: str) -> None:
-        if not said:
-            print("composing the plans of runs, kept for the next call …", file=sys.stderr, flush=True)
-        said.append(name)
-
-    return say
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def _figures(options: argparse.Namespace) -> int:
     from lora_xs.reporting.figures.index import draw_figures
     from lora_xs.reporting.figures.picture import Picture
     from lora_xs.reporting.material import material_of
+    from lora_xs.reporting.planned import said_once
     from lora_xs.reporting.table import make_table
     from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 
@@ -61,8 +62,9 @@ def _figures(options: argparse.Namespace) -> int:
     for file in evidence.unreadable:
         print(f"warning: {file} is no whole record, passed over", file=sys.stderr)
     drawn: dict[str, list[Picture]] = {}
+    say = said_once()
     for experiment in experiments:
-        table = make_table(experiment, evidence, overrides, statistic=options.statistic, of=options.of)
+        table = make_table(experiment, evidence, overrides, statistic=options.statistic, of=options.of, composing=say)
         pictures = drawn[experiment.name] = draw_figures(material_of(table, evidence))
         for picture in pictures:
             save(picture, options.to, formats)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(words: Sequence[str]) -> int:
     from lora_xs.reporting.html.make import Places, make_report
+    from lora_xs.reporting.planned import said_once
 
     given = _given(words)
     page = Path(given["to"][-1]) if given["to"] else REPOSITORY / "results" / "report" / "index.html"
@@ -49,8 +50,7 @@ def _report(words: Sequence[str]) -> int:
         figures=Path(given["figures"][-1]) if given["figures"] else around / "figures",
     )
     processes = int(given["processes"][-1]) if given["processes"] else None
-    say = _once("composing the plans of runs, kept for the next call (all experiments: about 15 s) …")
-    evidence = make_report(places, given["experiment"], processes, say)
+    evidence = make_report(places, given["experiment"], processes, said_once())
     for file in evidence.unreadable:
         print(f"warning: {file} is no whole record, passed over", file=sys.stderr)
     print(places.tables / "README.md")
@@ -69,17 +69,6 @@ def _given(words: Sequence[str]) -> dict[str, list[str]]:
         if not (count.isdecimal() and int(count) > 0):
             raise UserError(f"processes={count} is no count; give 1 or more")
     return given
-
-
-def _once(text: str) -> Callable[[str], None]:
-    said: list[str] = []
-
-    def say(name: str) -> None:
-        if not said:
-            print(text, file=sys.stderr, flush=True)
-        said.append(name)
-
-    return say
 
 
 if __name__ == "__main__":

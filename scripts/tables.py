@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 def _tables(options: argparse.Namespace) -> int:
     from lora_xs.reporting.asked import experiments_asked
     from lora_xs.reporting.evidence import read_evidence
+    from lora_xs.reporting.planned import said_once
     from lora_xs.reporting.table import make_table
     from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 
@@ -64,7 +65,7 @@ def _tables(options: argparse.Namespace) -> int:
     evidence = read_evidence(options.results or [REPOSITORY / "results"])
     for file in evidence.unreadable:
         print(f"warning: {file} is no whole record, passed over", file=sys.stderr)
-    say = _once("composing the plans of runs, kept for the next call (all 42 experiments: about 15 s) …")
+    say = said_once()
     tables = [
         make_table(one, evidence, overrides, statistic=options.statistic, of=options.of, composing=say)
         for one in experiments
@@ -85,17 +86,6 @@ def _formats(text: str) -> list[str]:
         if part not in FORMATS:
             raise UserError(f"--format {part!r} is unknown; choose among {', '.join(FORMATS)}")
     return found
-
-
-def _once(text: str) -> Callable[[str], None]:
-    said: list[str] = []
-
-    def say(name: str) -> None:
-        if not said:
-            print(text, file=sys.stderr, flush=True)
-        said.append(name)
-
-    return say
 
 
 def _write(

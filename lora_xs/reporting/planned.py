@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -22,6 +23,19 @@ HOUSE = Path(__file__).resolve().parents[2]
 SOURCES = ("configs/**/*.yaml", "experiments/*.yaml", "lora_xs/spec/*.py", "lora_xs/sweeps/*.py")
 """What signatures follow from."""
 FORMAT = 3  # of a kept plan
+COMPOSING = "composing the plans of runs, kept for the next call (all experiments: about 15 s) …"
+
+
+def said_once() -> Callable[[str], None]:
+    """A `composing` for `planned_runs` that tells a command's user, the first time, why it takes seconds."""
+    said: list[str] = []
+
+    def say(name: str) -> None:
+        if not said:
+            print(COMPOSING, file=sys.stderr, flush=True)
+        said.append(name)
+
+    return say
 
 
 def planned_runs(

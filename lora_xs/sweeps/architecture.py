@@ -106,11 +106,6 @@ class Architecture:
         total += (layers * (4 if self.model_type in FOUR_NORMS else 2) + 1) * hidden
         return total + (0 if self.tie_word_embeddings else self.vocab_size * hidden)
 
-    def embedding_parameters(self) -> int:
-        """Those of the word embeddings and a separate output matrix: what quantisation leaves as it is."""
-        copies = 1 if self.encoder or self.tie_word_embeddings else 2
-        return copies * self.vocab_size * self.hidden_size
-
 
 def architecture_of(model: ModelSpec) -> Architecture:
     """The architecture of `model`: of the folder `model.path` where it has a config.json, else the config's own.
