@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from lora_xs.errors import UserError
+from lora_xs.records import Record
 from lora_xs.reporting.analysed import COUNTED
 from lora_xs.reporting.bootstrap import LEVEL, interval
 from lora_xs.reporting.cell_text import number_text, text_of
@@ -18,7 +19,8 @@ from lora_xs.reporting.table import Table
 def trace(table: Table, evidence: Evidence, only: str = "") -> Iterator[str]:
     """Lines of text, a paragraph a cell. only: `key=value,…`, cells at these coordinates; a key twice means either.
 
-    A finished run is run again with `force=true` added. Raises UserError where `only` names no cell.
+    A finished run is run again elsewhere, on the threads it had: the same number, to the bit on a machine of its kind.
+    Raises UserError where `only` names no cell.
     """
     runs = {run.signature: run for run in table.runs}
     for cell in chosen(table.cells, only):
@@ -35,7 +37,7 @@ def trace(table: Table, evidence: Evidence, only: str = "") -> Iterator[str]:
         yield from (_run_line(signature, runs, cell, evidence) for signature in cell.signatures)
         again = next((one for one in cell.signatures if one not in evidence.records), next(iter(cell.signatures), None))
         if again in runs:
-            yield from _commands(runs[again], runs)
+            yield from _commands(runs[again], runs, evidence.records.get(again))
             for name in table.experiment.analyses:
                 yield f"  then  python scripts/analyse.py {name} {again}"
         yield ""
@@ -77,8 +79,22 @@ def _run_line(signature: str, runs: Mapping[str, Behind], cell: Cell, evidence: 
     return f"  {signature}{seed}: {'diverged' if record.status == 'diverged' else found}, {evidence.folders[signature]}"
 
 
-def _commands(run: Behind, runs: Mapping[str, Behind]) -> Iterator[str]:
+def _commands(run: Behind, runs: Mapping[str, Behind], record: Record | None) -> Iterator[str]:
     for needed in run.needs:
         if needed in runs:
             yield f"  first {shlex.join(['python', 'train.py', *runs[needed].overrides])}"
-    yield f"  again {shlex.join(['python', 'train.py', *run.overrides])}"
+    words = ["python", "train.py", *run.overrides]
+    if record is None:
+        yield f"  again {shlex.join(words)}"
+        return
+    there = record.environment
+    if "threads" in there:
+        words.append(f"launcher.threads={there['threads']['torch']}")
+    if there.get("data", {}).get("source") == "local":
+        words.append("data.root=<folder>")
+    yield f"  again {shlex.join([*words, 'results=/tmp/again'])}"
+    if "versions" in there:
+        changed = " with changes" if there.get("dirty") else ""
+        versions = ", ".join(f"{name} {there['versions'].get(name)}" for name in ("torch", "transformers", "peft"))
+        hardware = there["hardware"]["gpu"] or there["hardware"]["cpu"]
+        yield f"  it ran at commit {(there.get('commit') or 'unknown')[:12]}{changed}, {versions}, {hardware}"

@@ -115,6 +115,25 @@ def test_the_trace_names_runs_values_folders_and_a_command(runs: Path, capsys: p
     assert f"lora_sb/{NAME.removeprefix('sb_')}.csv:2" in shown and "tolerance: test set of 1,319" in shown
 
 
+def test_a_finished_run_is_run_again_as_it_ran(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in folders_of(runs, **KAIMING):
+        content = json.loads((folder / "record.json").read_text())
+        content["environment"] = {
+            "data": {"source": "local", "rows": {"validation": 1319}},
+            "threads": {"torch": 3},
+            "versions": {"torch": "9.8", "transformers": "7.6", "peft": "5.4"},
+            "hardware": {"gpu": None, "cpu": "a processor"},
+            "commit": "0123456789abcdef",
+            "dirty": True,
+        }
+        (folder / "record.json").write_text(json.dumps(content))
+    asked = [f"experiment={NAME}", "--results", str(runs), "--trace", "--only", "decomposed_matrix=kaiming,task=gsm8k"]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    assert "launcher.threads=3 'data.root=<folder>' results=/tmp/again\n" in shown
+    assert "it ran at commit 0123456789ab with changes, torch 9.8, transformers 7.6, peft 5.4, a processor\n" in shown
+
+
 def test_synthetic_and_real_records_do_not_mix(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, *_ = folders_of(runs)
     content = json.loads((first / "record.json").read_text())
