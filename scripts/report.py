@@ -48,6 +48,7 @@ def _report(words: Sequence[str]) -> int:
         page=page,
         tables=Path(given["tables"][-1]) if given["tables"] else around / "tables",
         figures=Path(given["figures"][-1]) if given["figures"] else around / "figures",
+        claims=around / "claims.md",
     )
     processes = int(given["processes"][-1]) if given["processes"] else None
     evidence = make_report(places, given["experiment"], processes, said_once())

@@ -16,6 +16,7 @@ from lora_xs.reporting.claims.finding import Finding, findings, pooled
 from lora_xs.reporting.claims.from_records import first_epochs, other_alphas, start_loss, start_overhead
 from lora_xs.reporting.claims.matching import matched
 from lora_xs.reporting.claims.show import print_findings
+from lora_xs.reporting.claims.written import claims_page
 from lora_xs.reporting.material import Material
 from lora_xs.sweeps.experiment_file import experiment_names
 
@@ -34,6 +35,21 @@ def in_a_world(claim: str, way: int, seeds: int = 5) -> Finding:
         return world_of_cells(name, EFFECTS[claim], way, seeds)
 
     return findings(replace(BY_NAME[claim], own=()), gather)[0]
+
+
+def test_the_page_of_claims_names_every_claim_once_and_below_its_verdict() -> None:
+    ways = {"noise_hurts": 1, "xs_beats_vera": -1, "more_rank_is_better": 0}
+    untested = findings(BY_NAME["sb_starts_lower"], lambda name, overrides=(): Material(name, "", "", ()))
+    page = claims_page([*(in_a_world(claim, way) for claim, way in ways.items()), *untested])
+    parts = page.split("\n## ")
+    assert [part.partition("\n")[0] for part in parts[1:]] == [
+        *("Holds here", "Does not hold here", "Undecided here", "Not run here"),
+    ]
+    for part, claim in zip(parts[1:], (*ways, "sb_starts_lower"), strict=True):
+        assert part.count("`)") + part.count("`; ") == 1 and f"`{claim}`" in part
+    assert "4 claims. By our runs: 1 holds here, 1 does not hold here, 1 undecided here, 1 not run." in parts[0]
+    assert "| support it |" in parts[1] and "pairs, seeds 0, 1, 2, 3, 4" in parts[1]
+    assert claims_page(untested).startswith("# The papers' claims") and "none tested" in claims_page(untested)
 
 
 def test_at_least_twelve_claims_each_of_experiments_there_are() -> None:

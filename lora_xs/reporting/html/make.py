@@ -10,6 +10,7 @@ from lora_xs.atomic import write_bytes, write_text
 from lora_xs.reporting.claims.checklist import CLAIMS
 from lora_xs.reporting.claims.finding import findings
 from lora_xs.reporting.claims.gather import Gatherer
+from lora_xs.reporting.claims.written import claims_page
 from lora_xs.reporting.evidence import Evidence, read_evidence
 from lora_xs.reporting.figures.files import write_index
 from lora_xs.reporting.html.drawing import draw_all
@@ -23,12 +24,13 @@ from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 
 @dataclass(frozen=True)
 class Places:
-    """What is read and what is written. results: folders with records. page: the HTML file."""
+    """What is read and what is written. results: folders with records. page: the HTML file. claims: a Markdown file."""
 
     results: tuple[Path, ...]
     page: Path
     tables: Path
     figures: Path
+    claims: Path
 
 
 def make_report(
@@ -52,5 +54,6 @@ def make_report(
         write_bytes(places.figures / f"{picture.name}.png", picture.png)
     write_index(places.figures, drawn)
     write_tables(tables, evidence, places.tables, FORMATS, every, places.figures)
+    write_text(places.claims, claims_page(found))
     write_text(places.page, to_html(page_of(tables, evidence, found, drawn, places.results)))
     return evidence
