@@ -189,7 +189,7 @@ def without_dropout(model: Any) -> None:
 
 def quietly() -> None:
     """No progress bars, no library's talk."""
-    from lora_xs.command import quiet_libraries
+    from lora_xs.imports import quiet_libraries
 
     quiet_libraries()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lora_xs.environment import set_threads
 from lora_xs.errors import UserError
+from lora_xs.imports import quiet_libraries
 from lora_xs.processes import asked
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config, help_page
@@ -134,11 +135,3 @@ def _say(trouble: str) -> None:
 def _speaks() -> bool:
     """Whether this process's words are the run's: of several that torchrun started, the first one's are."""
     return asked() == 1 or os.environ.get("RANK") == "0"
-
-
-def quiet_libraries() -> None:
-    """Libraries' chatter goes to log.txt, not to the terminal; no attempt to reach a hub for telemetry."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger().setLevel(logging.INFO)

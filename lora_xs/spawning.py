@@ -8,7 +8,6 @@ the process that only waits does not import torch.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -20,12 +19,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
 from lora_xs import raised
 from lora_xs.environment import usable_cores
-from lora_xs.errors import UserError
-from lora_xs.lease import RunBusy
 from lora_xs.records import Record, read_record
 from lora_xs.spec import RunSpec
 from lora_xs.training.preemption import ASKED, Preempted
@@ -33,7 +30,6 @@ from lora_xs.training.preemption import ASKED, Preempted
 NOTICE, GRACE = 60.0, 15.0
 """Seconds for the first process to write down that another died, and for any to end once it is asked to."""
 SOURCE = Path(__file__).resolve().parents[1]
-MISTAKE, FAILED = 2, 1
 
 
 def run_in_processes(spec: RunSpec, *, force: bool = False, command: str = "") -> Record:
@@ -85,7 +81,7 @@ def _environment(spec: RunSpec) -> dict[str, str]:
 
 def _start(rank: int, environment: dict[str, str], answers: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lora_xs.spawning"],
+        [sys.executable, "-m", "lora_xs.spawned"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -162,47 +158,3 @@ def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]
 
 def _stdin(rank: subprocess.Popen[bytes]) -> Any:
     return rank.stdin
-
-
-def _one_of_them() -> int:
-    """What a started process does: read what to run, run it, and stop if whoever started it is gone."""
-    line = b""
-    while not line.endswith(b"\n"):  # not sys.stdin: a thread that waits in its buffer aborts the interpreter's end
-        line += os.read(0, 1 << 16) or b"\n"
-    word = json.loads(line)
-    threading.Thread(target=_until_orphaned, daemon=True).start()
-    number = os.environ.pop("LORA_XS_OUTCOME", None)  # only the first process has it
-    outcome = os.fdopen(int(number), "wb") if number else None
-    from lora_xs.command import quiet_libraries
-    from lora_xs.runner import run
-
-    quiet_libraries()
-    said: dict[str, Any] = {"record": True}
-    status = 0
-    try:
-        run(RunSpec.from_json(word["spec"]), force=word["force"], command=word["command"])
-    except (Exception, KeyboardInterrupt) as failure:
-        said = {"raised": raised.to_json(failure)}
-        status = MISTAKE if isinstance(failure, UserError | RunBusy | KeyboardInterrupt) else FAILED
-        status = 128 + failure.signum if isinstance(failure, Preempted) else status
-        if status == FAILED and outcome is None and not getattr(failure, "told", False):  # the first may not know why
-            print(f"process {os.environ['RANK']}: {type(failure).__name__}: {failure}", file=sys.stderr)
-            logging.getLogger(__name__).debug("failed", exc_info=True)
-    if outcome is not None:
-        _answer(outcome, said)
-    return status
-
-
-def _answer(outcome: BinaryIO, said: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError), outcome:
-        outcome.write(json.dumps(said).encode())
-
-
-def _until_orphaned() -> None:
-    while os.read(0, 1 << 16):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(_one_of_them())

@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from lora_xs.command import quiet_libraries
 from lora_xs.environment import set_threads
 from lora_xs.errors import UserError
-from lora_xs.imports import import_libraries
+from lora_xs.imports import import_libraries, quiet_libraries
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.board import Board
 from lora_xs.sweeps.manifest import Runnable, parse_slice, read_manifest, take_slice

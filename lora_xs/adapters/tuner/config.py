@@ -16,7 +16,7 @@ from lora_xs.adapters.svd import Part
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
-    from lora_xs.adapters.update import UpdateEstimate
+    from lora_xs.adapters.first_step import UpdateEstimate
 
 
 class LoraXsType(enum.StrEnum):
