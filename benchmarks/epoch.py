@@ -33,7 +33,7 @@ PADDED_BY_EIGHT = [*PADDED, "evaluation.batch_size=8"]
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = side_by_side.arguments(__doc__, rounds=3)
+    parser = side_by_side.arguments(__doc__, rounds=2)
     data = os.environ.get("LORA_XS_DATA")
     parser.add_argument("--data", type=Path, default=data, help="the folder of GLUE files (default: LORA_XS_DATA)")
     parser.add_argument("--steps", type=int, help="optimiser steps of a timed run")

@@ -46,7 +46,7 @@ FIRST_STEP, MISTAKE = 1.3, 2.0
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=5), words)
+    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=3), words)
     sheet = side_by_side.Sheet("Starting")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

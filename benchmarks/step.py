@@ -26,7 +26,7 @@ PEERS = {"lora": ("PEFT's LoRA", 0.92), "eigentune": ("eigentune's core", 1.00)}
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure long and short batches and print the table."""
-    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=9), words)
+    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=5), words)
     sheet = side_by_side.Sheet("A training step, r = 16, fp32, seconds of the processor")
     model = arms.encoder(layers=2 if options.quick else 4)
     builders = {"floor": arms.floor, "ours": arms.ours, "lora": arms.lora}

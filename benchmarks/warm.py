@@ -114,7 +114,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         apart(runs("unmeasured")[:1], overrides, environment, Side())
         if not options.quick:
-            sheet.add(overhead(folder, first, environment, min(options.rounds, 2)))
+            sheet.add(overhead(folder, first, environment, 1))
         for number in range(options.rounds):
             apart(runs(f"apart{number}"), overrides, environment, sides["apart"])
             packed(runs(f"packed{number}"), folder / f"{number}.jsonl", environment, sides["packed"])
