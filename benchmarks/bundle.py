@@ -42,7 +42,7 @@ DISTINCT = (1, 16, 256)
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print every number of the room."""
-    parser = side_by_side.arguments(__doc__, rounds=5)
+    parser = side_by_side.arguments(__doc__, rounds=3)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--users", type=int, default=10_000)

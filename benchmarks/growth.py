@@ -31,7 +31,7 @@ ROW = 64  # tokens of a row
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print the curves."""
-    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=5), words)
+    options = side_by_side.parsed(side_by_side.arguments(__doc__, rounds=3), words)
     sheet = side_by_side.Sheet("Growth, fp32")
     few = 3 if options.quick else None
     for curves in (by_rank(RANKS[:few], options.rounds), by_tokens(TOKENS[:few], options.rounds)):
