@@ -1,6 +1,6 @@
 """All benchmarks, one after another, into results/benchmarks.md: every target met or missed, and how costs grow.
 
-    python benchmarks/report.py [--again] [--quick] [--only step factors …] [--folder results]
+    python benchmarks/report.py [--again] [--quick] [--only step factors …] [--folder FOLDER]
 
 What a script found is kept in `<folder>/benchmarks/<script>.json` and not measured again, so that an interrupted
 report goes on where it was; `--again` measures anew. Curves are drawn beside it. LORA_XS_DATA names the folder of real
@@ -35,9 +35,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="measure again what is there")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer, to see that it runs")
     parser.add_argument("--only", nargs="+", choices=scripts(), default=scripts(), help="some of the scripts")
-    parser.add_argument("--folder", type=Path, default=side_by_side.REPOSITORY / "results")
+    parser.add_argument("--folder", type=Path, help="default: results; of --quick: outputs, which nothing else reads")
     options = parser.parse_args(words)
-    kept = options.folder / "benchmarks"
+    folder = options.folder or side_by_side.REPOSITORY / ("outputs" if options.quick else "results")
+    kept = folder / "benchmarks"
     failed = [
         name
         for name in options.only
@@ -47,8 +48,8 @@ def main(words: Sequence[str] | None = None) -> int:
     curves = [item for script in found.values() for item in script["found"] if "curve" in item]
     for curve in curves:
         draw(curve, kept / f"{slug(curve['curve'])}.png")
-    write_text(options.folder / "benchmarks.md", report(found, curves))
-    print(f"{options.folder / 'benchmarks.md'}", *(f"failed: {name}" for name in failed), sep="\n")
+    write_text(folder / "benchmarks.md", report(found, curves))
+    print(f"{folder / 'benchmarks.md'}", *(f"failed: {name}" for name in failed), sep="\n")
     return 1 if failed else 0
 
 

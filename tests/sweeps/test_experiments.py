@@ -56,6 +56,7 @@ COUNTS = {
     "sb_figure02_training_loss": (4, 3, 0),
     "sb_figure03_orthonormality": (2, 3, 0),
     "demo": (2, 1, 0),
+    "lr_finalists": (22, 3, 0),
     "lr_sensitivity": (40, 1, 0),
     "mini_commonsense": (3, 3, 0),
     "mini_glue": (52, 3, 0),

@@ -53,6 +53,7 @@ FIGURES: dict[str, tuple[Drawer, ...]] = {
     "mini_commonsense": (loss_curves, adapter_bytes, costs),
     "mini_init": (rate_grids,),
     "mini_spectrum": (retention, projection),
+    "lr_finalists": (rates,),
     "lr_sensitivity": (rates,),
     "demo": (efficiency, adapter_bytes, loss_curves, costs),
 }
