@@ -11,9 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from planned_runs import Planned, leave, planned, script
-
-from lora_xs.sweeps.state import state_of
+from planned_runs import Planned, leave, planned, script, state_of
 
 Launched = list[tuple[str, list[str], dict[str, Any]]]
 
