@@ -2,8 +2,8 @@
 # Everything that waits for a GPU, in one command: the tests that need one, then what its settings bring.
 # Not run here so far. From the repository's root, after `make .venv/installed` with a CUDA build of torch:
 #     sh benchmarks/gpu.sh [--model roberta-large]
-# Flash attention is measured where its package is installed. Results go to results/benchmarks/gpu.json and, with all
-# other benchmarks, into results/benchmarks.md.
+# Flash attention is measured where its package is installed. MiniLM's results go to results/benchmarks/gpu.json and,
+# with all other benchmarks, into results/benchmarks.md; those of another --model are measured after them, and printed.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}

@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> int:
         return MISTAKE
 
 
-def portable_command(overrides: Sequence[str]) -> str:
+def portable_command(overrides: Sequence[str], program: str = "python train.py") -> str:
     """The command for the record: without where files lie on this machine."""
     kept = [text for text in overrides if text.partition("=")[0].lstrip("+~") not in PATH_KEYS]
-    return " ".join(["python train.py", *kept])
+    return " ".join([program, *kept])
 
 
 def show(record: Record, folder: Path, already: bool) -> None:

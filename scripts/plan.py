@@ -56,10 +56,11 @@ def _status(options: argparse.Namespace) -> int:
     from lora_xs.sweeps.show import console_of_output
     from lora_xs.sweeps.watch import Watch, picture, watch
 
-    name, overrides = experiment_in(options.words)
+    word, overrides = experiment_in(options.words)
     _, overrides = split_launcher(overrides)
+    experiment = load_experiment(word)
     device = device_named(options.device) if options.device else this_machine()
-    sweep = Watch(name, expand(load_experiment(name), overrides), device)
+    sweep = Watch(experiment.name, expand(experiment, overrides), device)
     console = console_of_output()
     if options.json:
         plan = sweep.look().only(options.only)

@@ -54,17 +54,17 @@ def _target(words: list[str]) -> Path | None:
 
 def _specs(words: Sequence[str]) -> tuple[list[RunSpec], str]:
     """The runs that are meant, and a name for them."""
-    experiments = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
-    rest = [word for word in words if not word.startswith("experiment=")]
-    if experiments:
+    if any(word.startswith("experiment=") for word in words):
+        from lora_xs.reporting.asked import experiments_asked
         from lora_xs.sweeps.grid import expand, load_experiment
 
-        return [run.spec for name in experiments for run in expand(load_experiment(name), rest)], "+".join(experiments)
-    from lora_xs.spec.compose import compose_config
+        names, overrides = experiments_asked(words, ())
+        experiments = [load_experiment(name) for name in names]
+        specs = [run.spec for experiment in experiments for run in expand(experiment, overrides)]
+        return specs, "+".join(experiment.name for experiment in experiments)
+    from lora_xs.sweeps.composing import spec_of
 
-    config = compose_config(rest)
-    config.pop("force")
-    spec = RunSpec.from_config(config)
+    spec = spec_of(words)
     return [spec], f"{spec.task.name.replace('/', '-')}-{spec.model.name}"
 
 

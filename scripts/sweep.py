@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lora_xs.command import PATH_KEYS
+from lora_xs.command import portable_command
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,12 +61,11 @@ def _sweep(options: argparse.Namespace) -> int:
     for key, number in (("--limit", options.limit), ("--workers", options.workers)):
         if number is not None and number < 1:
             raise UserError(f"{key} {number} must be at least 1")
-    name, overrides = experiment_in(options.words)
-    settings, overrides = split_launcher(overrides)
-    runs = expand(load_experiment(name), overrides)
-    if not runs:
-        raise UserError(f"experiment={name} has no runs; its file says why")
-    plan = make_plan(name, runs, _device(options.device, settings)).only(options.only)
+    word, words = experiment_in(options.words)
+    settings, overrides = split_launcher(words)
+    experiment = load_experiment(word)
+    runs = expand(experiment, overrides)
+    plan = make_plan(experiment.name, runs, _device(options.device, settings)).only(options.only)
     choice = plan.choose(options.retry, options.limit)
     if options.json:
         print(json.dumps(plan.to_json(choice), indent=2, ensure_ascii=False))
@@ -75,7 +74,8 @@ def _sweep(options: argparse.Namespace) -> int:
     plan.check_fit(choice.runs)
     if not options.submit:
         return FINISHED
-    return _submit(plan, choice, settings, options)
+    command = portable_command([f"experiment={experiment.name}", *words], "python scripts/sweep.py")
+    return _submit(plan, choice, settings, options.workers, command)
 
 
 def _device(name: str | None, settings: LauncherSpec) -> Device:
@@ -86,34 +86,27 @@ def _device(name: str | None, settings: LauncherSpec) -> Device:
     return device_named("h100") if settings.name == "slurm" else this_machine()
 
 
-def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, options: argparse.Namespace) -> int:
-    from lora_xs.sweeps.retry import set_aside
-
-    for entry in choice.runs:
-        if entry.state == "diverged":
-            set_aside(entry.run.spec)
+def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, workers: int, command: str) -> int:
     runs = [entry.run for entry in choice.runs]
+    diverged = [entry.run.spec for entry in choice.runs if entry.state == "diverged"]
     if not runs:
         print("nothing to run", file=sys.stderr)
         return FINISHED
     if settings.name == "slurm":
         from lora_xs.sweeps.slurm import submit
 
-        submission = submit(runs, settings, name=plan.name)
-        print(f"submitted {', '.join(submission.jobs) or 'nothing'}; {submission.folder}", file=sys.stderr)
+        submission = submit(runs, settings, name=plan.name, retry=[spec.signature for spec in diverged])
+        print(submission.in_words(), file=sys.stderr)
         return FINISHED
     from lora_xs.sweeps.local import launch_local
+    from lora_xs.sweeps.retry import set_aside
 
-    outcome = launch_local(runs, workers=options.workers, threads=settings.threads, command=_command(options.words))
+    for spec in diverged:
+        set_aside(spec)
+    outcome = launch_local(runs, workers=workers, threads=settings.threads, command=command)
     for line in outcome.lines():
         print(line, file=sys.stderr)
     return FINISHED if outcome.complete else FAILED
-
-
-def _command(words: Sequence[str]) -> str:
-    """What the records say of how they were asked for: without where files lie on this machine."""
-    kept = [word for word in words if word.partition("=")[0].lstrip("+~") not in PATH_KEYS]
-    return " ".join(["python scripts/sweep.py", *kept])
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def test_the_recorded_command_names_no_place_of_this_machine() -> None:
     places = ["data.root=/a", "+model.path=/b", "results=/c", "start_from=/d"]
     command = portable_command(["task=reviews", *places, "seed=1"])
     assert command == "python train.py task=reviews seed=1"
+    assert portable_command(["seed=1", *places], "python scripts/sweep.py") == "python scripts/sweep.py seed=1"
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -1,4 +1,4 @@
-"""How far finished runs were from their estimates: one factor a device and kind of model, and how good it is."""
+"""How far finished runs were from their estimates: a factor for each device, kind of model and kind of numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_xs.errors import UserError
 from lora_xs.records import RECORD, Record, read_record
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.cost import estimate
-from lora_xs.sweeps.devices import CPU, Device, device_of_record
+from lora_xs.sweeps.devices import CPU, Device, Numbers, device_of_record, numbers_of
 
 NEWEST = 300
 SHORTEST = 5.0
@@ -26,13 +26,14 @@ class Measured:
 
     device: str
     kind: str
+    numbers: Numbers
     seconds: float
     memory: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One device and kind of model (`encoder`, `decoder`), from `records` finished runs.
+    """One device, kind of model (`encoder`, `decoder`) and numbers that it computes in, from `records` finished runs.
 
     factor: the median of (seconds taken / seconds estimated). off, worst: how far estimates are off with the factor
     that the other records give, as a ratio of at least 1, in the median and at worst; None with a single record.
@@ -41,6 +42,7 @@ class Fit:
 
     device: str
     kind: str
+    numbers: Numbers
     records: int
     factor: float
     off: float | None
@@ -51,7 +53,8 @@ class Fit:
     def in_words(self) -> str:
         """One line."""
         runs = f"{self.records} finished run{'s' * (self.records > 1)}"
-        line = f"{self.device}, {self.kind}s: {runs} took {self.factor:.2f} times the uncalibrated seconds (median)"
+        what = f"{self.device}, {self.kind}s in {self.numbers}"
+        line = f"{what}: {runs} took {self.factor:.2f} × the uncalibrated seconds (median)"
         if self.off is not None and self.worst is not None:
             line += (
                 f"; calibrated by the others, an estimate is off by {self.off:.2f}× (median), {self.worst:.2f}× (worst)"
@@ -61,45 +64,45 @@ class Fit:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Every fit there is; a device or kind without one is planned by its data sheet."""
+    """Every fit there is; runs without one are planned by their device's data sheet."""
 
     fits: tuple[Fit, ...] = ()
 
-    def fit(self, device: Device, kind: str) -> Fit | None:
-        """The fit for runs of a kind of model on a device."""
-        return next((fit for fit in self.fits if (fit.device, fit.kind) == (device.name, kind)), None)
-
-    def factor(self, device: Device, kind: str) -> float:
-        """What to multiply estimated seconds by; 1 without records."""
-        fit = self.fit(device, kind)
+    def factor(self, device: Device, spec: RunSpec) -> float:
+        """What to multiply the estimated seconds of `spec` on a device by; 1 without records."""
+        fit = self._fit(device, *_alike(spec))
         return fit.factor if fit else 1.0
 
-    def in_words(self, device: Device, kinds: Iterable[str]) -> list[str]:
-        """A line for each kind of model that a plan for `device` has."""
-        missing = "{}, {}s: no finished run to calibrate by; seconds follow the data sheet and an assumed {:.0%} of it"
+    def in_words(self, device: Device, specs: Iterable[RunSpec]) -> list[str]:
+        """A line for each kind of model and numbers among the runs of a plan for `device`."""
+        missing = "{}, {}s in {}: no finished run to calibrate by; seconds are an assumed {:.0%} of the data sheet's"
         lines = []
-        for kind in sorted(set(kinds)):
-            fit = self.fit(device, kind)
-            lines.append(fit.in_words() if fit else missing.format(device.name, kind, device.efficiency))
+        for kind, numbers in sorted({_alike(spec) for spec in specs}):
+            fit = self._fit(device, kind, numbers)
+            lines.append(fit.in_words() if fit else missing.format(device.name, kind, numbers, device.efficiency))
         return lines
+
+    def _fit(self, device: Device, *kind: str) -> Fit | None:
+        return next((fit for fit in self.fits if (fit.device, fit.kind, fit.numbers) == (device.name, *kind)), None)
 
 
 def calibrate(roots: Iterable[Path]) -> Calibration:
     """Fit the newest finished records below the results folders `roots`; what cannot be compared is passed over."""
-    groups: dict[tuple[str, str], list[Measured]] = {}
+    groups: dict[tuple[str, ...], list[Measured]] = {}
     for measured in _measured(roots):
-        groups.setdefault((measured.device, measured.kind), []).append(measured)
+        groups.setdefault((measured.device, measured.kind, measured.numbers), []).append(measured)
     return Calibration(tuple(fit(group) for _, group in sorted(groups.items())))
 
 
 def fit(group: Sequence[Measured]) -> Fit:
-    """The fit of measured runs of one device and kind of model (at least one)."""
+    """The fit of measured runs of one device, kind of model and numbers (at least one)."""
     ratios = [one.seconds for one in group]
     errors = [_apart(ratio / _middle(ratios[:i] + ratios[i + 1 :])) for i, ratio in enumerate(ratios) if len(group) > 1]
     memory = [one.memory for one in group]
     return Fit(
         device=group[0].device,
         kind=group[0].kind,
+        numbers=group[0].numbers,
         records=len(group),
         factor=_middle(ratios),
         off=_middle(errors) if errors else None,
@@ -126,7 +129,12 @@ def measure(spec: RunSpec, record: Record) -> Measured | None:
     if seconds < SHORTEST or not expected.train_seconds or not expected.steps:
         return None
     expected_seconds = expected.train_seconds * steps / expected.steps  # stopped early: as many steps as it took
-    return Measured(device.name, spec.model.kind, seconds / expected_seconds, memory / expected.peak_gib)
+    return Measured(device.name, *_alike(spec), seconds / expected_seconds, memory / expected.peak_gib)
+
+
+def _alike(spec: RunSpec) -> tuple[str, Numbers]:
+    """Runs of which kind share a factor on a device."""
+    return spec.model.kind, numbers_of(spec)
 
 
 def _measured(roots: Iterable[Path]) -> Iterator[Measured]:

@@ -23,7 +23,7 @@ START_SECONDS, LOAD_BYTES = 15.0, 1e9
 
 ASSUMPTIONS = (
     "seconds: operations at the device's assumed share of its data-sheet peak, or one layer's kernel starts if longer; "
-    "scaled by finished runs where there are any of this device and kind of model",
+    "scaled by finished runs where there are any of this device, kind of model and precision",
     "tokens: measured lengths of rows (MiniLM's and SmolLM2's tokenizers; MNLI and QNLI on validation rows, MetaMathQA "
     "and Commonsense170K on stand-ins), padded as the trainer pads; early stopping is not counted on",
     "tests: answers as long as the references; a batch decodes 2.5 times the mean before its last row ends",

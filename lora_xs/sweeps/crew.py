@@ -96,8 +96,8 @@ class Worker:
         return f"{how}; last words: {said[-1].strip()[:300]}" if said else how
 
 
-def start_worker(threads: int, gpu: str | None, keep: int) -> Worker:
-    """A worker process with `threads` OpenMP threads, seeing `gpu` alone where there is one, that keeps `keep` bytes.
+def start_worker(threads: int, gpus: str | None, keep: int) -> Worker:
+    """A worker process with `threads` OpenMP threads, seeing `gpus` alone where given, that keeps `keep` bytes.
 
     It is the head of its own session: a Ctrl-C in the terminal is its launcher's to pass on.
     """
@@ -106,8 +106,8 @@ def start_worker(threads: int, gpu: str | None, keep: int) -> Worker:
     environment.setdefault("OMP_WAIT_POLICY", LauncherSpec().wait_policy)
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     environment["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    if gpus is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - `Worker.end` closes it
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
     words = [sys.executable, "-m", "lora_xs.sweeps.worker", "--warm-gb", f"{keep / 1e9:.6f}"]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec
@@ -17,6 +17,7 @@ from lora_xs.spec import RunSpec
 TABLE = Path(__file__).with_name("devices.csv")
 CPU = "cpu2"
 PROC_GPUS = Path("/proc/driver/nvidia/gpus")
+Numbers = Literal["fp32", "tf32", "half precision"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Device:
     """Peaks of one device; `efficiency` of a peak is what a run's products are taken to reach before calibration.
 
     matches: a pattern in the name CUDA gives it. memory_gib: what a process can have of it; a CPU's is this machine's
-    RAM. tflops: 10¹² floating-point operations a second in fp32 (no TF32: runs compute exactly) and in bf16 or fp16.
+    RAM. tflops: 10¹² floating-point operations a second in fp32, in TF32 and in bf16 or fp16.
     bandwidth: 10⁹ bytes a second. layer_ms: milliseconds that starting the kernels of one transformer layer takes at
     least, forward; small batches wait for it. cores: what the CPU's numbers hold for, 0 for a GPU.
     """
@@ -33,6 +34,7 @@ class Device:
     matches: str
     memory_gib: float
     fp32_tflops: float
+    tf32_tflops: float
     half_tflops: float
     bandwidth_gb_s: float
     efficiency: float
@@ -46,10 +48,17 @@ class Device:
         return self.cores == 0
 
     def peak(self, spec: RunSpec) -> float:
-        """Floating-point operations a second in the dtype that `spec` computes in; a CPU's grow with its threads."""
-        half = spec.trainer.precision in ("bf16", "fp16") or spec.model.dtype != "float32"
+        """Floating-point operations a second in the numbers that `spec` computes in; a CPU's grow with its threads."""
+        tflops = {"fp32": self.fp32_tflops, "tf32": self.tf32_tflops, "half precision": self.half_tflops}
         threads = 1.0 if self.gpu else min(spec.launcher.threads or self.cores, self.cores) / self.cores
-        return (self.half_tflops if half else self.fp32_tflops) * 1e12 * threads
+        return tflops[numbers_of(spec)] * 1e12 * threads
+
+
+def numbers_of(spec: RunSpec) -> Numbers:
+    """The numbers that the products of `spec` are computed in."""
+    if spec.trainer.precision in ("bf16", "fp16") or spec.model.dtype != "float32":
+        return "half precision"
+    return "tf32" if spec.trainer.precision == "tf32" else "fp32"
 
 
 @cache
@@ -100,6 +109,7 @@ def _device(row: Mapping[str, str]) -> Device:
         matches=row["matches"],
         memory_gib=_ram_gib() if cpu else float(row["memory_gib"]),
         fp32_tflops=float(row["fp32_tflops"]),
+        tf32_tflops=float(row["tf32_tflops"] or row["fp32_tflops"]),  # a CPU has no TF32 and computes in fp32
         half_tflops=float(row["half_tflops"]),
         bandwidth_gb_s=float(row["bandwidth_gb_s"]),
         efficiency=float(row["efficiency"]),

@@ -73,6 +73,5 @@ class Experiment:
     axes: Mapping[str, Axis] | None = None  # coordinate → overrides that it stands for
     arms: tuple[Arm | Taken, ...] = ()
     not_built: tuple[NotBuilt, ...] = ()
-    consumed_by: str | None = None  # of kind analysis: what reads the finished runs
     reason: str | None = None  # of kind reference: why there are no runs
     analyses: tuple[Analysis, ...] = ()  # what finds the cells' numbers: in runs, or (cost) in architectures

@@ -30,10 +30,7 @@ from lora_xs.sweeps.experiment import (
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 KEYS = {  # of an experiment; the second half are those it must have
     "grid": (("common", "axes", "not_built"), ("title", "source", "published", "aggregate", "arms")),
-    "analysis": (
-        ("common", "axes", "analyses"),
-        ("kind", "title", "source", "published", "aggregate", "arms", "consumed_by"),
-    ),
+    "analysis": (("common", "axes", "analyses"), ("kind", "title", "source", "published", "aggregate", "arms")),
     "reference": (("analyses",), ("kind", "title", "source", "published", "reason")),
 }
 AXIS_MEND = "give it as a template, `task: task=glue/{}`, or as overrides for each value"
@@ -162,7 +159,6 @@ def _experiment(name: str, place: _Place) -> Experiment:
         axes=axes,
         arms=arms,
         not_built=tuple(_not_built(item) for item in content["not_built"].items()) if "not_built" in content else (),
-        consumed_by=content["consumed_by"].text() if "consumed_by" in content else None,
     )
 
 

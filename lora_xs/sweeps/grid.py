@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,9 +69,18 @@ def _own(
                 with_its_own = [*arm.start.overrides, f"seed={seed}", *overrides]
                 earlier = _run(experiment, number, before, {"role": "start"}, with_its_own)
                 yield earlier
-                needs, start = (earlier.spec.signature,), [f"start_from={earlier.spec.folder}"]
+                needs, start = (earlier.spec.signature,), [f"start_from={_for_hydra(str(earlier.spec.folder))}"]
             with_its_own = [*arm.overrides, *start, f"seed={seed}", *overrides]
             yield _run(experiment, number, point, arm.cell, with_its_own, needs)
+
+
+def _for_hydra(path: str) -> str:
+    """A path as a value of Hydra's grammar: in quotes where it holds anything that means something there."""
+    if re.fullmatch(r"[\w./-]+", path):
+        return path
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(path, Quote.single).with_quotes()
 
 
 def _run(

@@ -6,7 +6,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lora_xs.environment import usable_cores
 from lora_xs.errors import UserError
@@ -43,12 +43,14 @@ def launch_local(
     killed, its workers stop by themselves.
 
     threads: of each worker; None: OMP_NUM_THREADS, else the cores shared out. gpus: names for CUDA_VISIBLE_DEVICES,
-    shared out; None: those there are. on_event: told of every change of a run. command: what the records say of how
-    they were asked for. Raises UserError for `workers` below 1.
+    shared out; None: those there are; where a run takes several processes, each worker has as many as the widest run.
+    on_event: told of every change of a run. command: what the records say of how they were asked for. Raises UserError
+    for `workers` below 1, and where there are GPUs but too few for the widest run.
     """
     if workers < 1:
         raise UserError(f"workers={workers} must be at least 1")
     known = {run.spec.signature: run for run in runs}
+    blocks = blocks_of_gpus(gpus_here() if gpus is None else gpus, known.values(), workers)
     with ProgressLine(len(known)) as line, listening() as stop:
 
         def tell(event: Event) -> None:
@@ -57,7 +59,22 @@ def launch_local(
                 on_event(event)
 
         board = Board(list(known.values()), retries, tell)
-        return _Launch(board, workers, threads, gpus_here() if gpus is None else gpus, command, stop).go()
+        return _Launch(board, workers, threads, blocks, command, stop).go()
+
+
+def blocks_of_gpus(gpus: Sequence[str], runs: Iterable[Runnable], workers: int) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES is for one worker after another: as many of `gpus` as the widest run has processes.
+
+    A narrower run takes the first ones of its worker's. Raises UserError where several processes would share a GPU.
+    """
+    wide = max((run.spec.trainer.processes for run in runs), default=1)
+    if gpus and wide > 1 and workers * wide > len(gpus):
+        mend = f"workers={len(gpus) // wide}" if len(gpus) >= wide else "fewer processes, or a machine with more GPUs"
+        raise UserError(
+            f"workers={workers} with trainer.processes={wide} need {workers * wide} GPUs, and there are {len(gpus)}; "
+            f"give {mend}"
+        )
+    return [",".join(gpus[first : first + wide]) for first in range(0, len(gpus) - wide + 1, wide)]
 
 
 class _Launch:
@@ -68,7 +85,7 @@ class _Launch:
         board: Board,
         workers: int,
         threads: int | None,
-        gpus: Sequence[str],
+        blocks: Sequence[str],
         command: str,
         stop: StopRequest,
     ) -> None:
@@ -76,7 +93,7 @@ class _Launch:
         self.slots: list[Worker | None] = [None] * workers
         asked = os.environ.get("OMP_NUM_THREADS", "")
         self.threads = threads or (int(asked) if asked.isdigit() else max(1, usable_cores() // workers))
-        self.gpus, self.keep = list(gpus), free_memory() // 4 // workers
+        self.blocks, self.keep = list(blocks), free_memory() // 4 // workers
         self.selector = selectors.DefaultSelector()
         self.why = ""  # it stops
         self.until = float("inf")
@@ -126,8 +143,8 @@ class _Launch:
             if run is None:
                 return
             if worker is None:
-                gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
-                worker = self.slots[number] = start_worker(self.threads, gpu, self.keep)
+                gpus = self.blocks[number % len(self.blocks)] if self.blocks else None
+                worker = self.slots[number] = start_worker(self.threads, gpus, self.keep)
                 self.selector.register(worker.output, selectors.EVENT_READ, number)
             worker.give(run, self.command)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.architecture import Architecture
+from lora_xs.sweeps.devices import numbers_of
 from lora_xs.sweeps.parameters import LORA, XS, Parameters
 from lora_xs.sweeps.workload import Workload
 
@@ -73,7 +74,7 @@ def memory_of(spec: RunSpec, shape: Architecture, counts: Parameters, work: Work
 
 def computed_bytes(spec: RunSpec) -> int:
     """Bytes of a number in the forward pass."""
-    return 2 if spec.trainer.precision in ("bf16", "fp16") or spec.model.dtype != "float32" else 4
+    return 2 if numbers_of(spec) == "half precision" else 4
 
 
 def layer_bytes(spec: RunSpec, shape: Architecture, counts: Parameters, length: float, *, gpu: bool) -> float:
@@ -113,7 +114,7 @@ def _weights(spec: RunSpec, shape: Architecture, counts: Parameters) -> float:
     stored = 4 if spec.model.dtype == "float32" or spec.method.name == "full_ft" else 2
     linear = sum(layer.weights for layer in shape.linears())
     a_weight = {"nf4": NF4, "int8": INT8, "none": float(stored)}[spec.model.quantization]
-    weights = linear * a_weight + (counts.base - linear) * stored + counts.frozen * min(stored, 4)
+    weights = linear * a_weight + (counts.base - linear) * stored + counts.frozen * stored
     copies = stored == 4 and computed_bytes(spec) == 2
     return weights + (2 * linear if copies else 0)
 

@@ -60,7 +60,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a plan would run now. runs: in order, needed ones first. blocked: signature → what it waits for in vain."""
+    """What a plan would run now. runs: in order, needed ones first; among these, one that another process has and that
+    is waited for. blocked: signature → what it waits for in vain."""
 
     runs: tuple[Entry, ...]
     blocked: Mapping[str, str] = field(default_factory=dict)
@@ -68,12 +69,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of an experiment, as they are now, priced for one device."""
+    """Runs of an experiment, as they are now, priced for one device. everything: all its runs, also those that `only`
+    left out of the entries."""
 
     name: str
     entries: tuple[Entry, ...]
     device: Device
     calibration: Calibration
+    everything: tuple[Entry, ...]
 
     def counts(self) -> dict[State, int]:
         """How many runs are in each state."""
@@ -116,21 +119,27 @@ class Plan:
     def choose(self, retry: Sequence[State] = (), limit: int | None = None) -> Choice:
         """The first `limit` runs that are new or partial, or in a state of `retry`, and what these need.
 
-        A run is blocked by one it needs that is neither finished, running, nor among the chosen.
+        A run that is running is chosen where one of these needs it, and does not count against `limit`. A run is
+        blocked by one it needs that is neither finished, running, nor among the chosen.
         """
-        states = {entry.signature: entry.state for entry in self.entries}
+        known = {entry.signature: entry for entry in self.entries}
         chosen: dict[str, Entry] = {}
         blocked: dict[str, str] = {}
+        own = 0
         for entry in self.entries:
             if entry.state not in (*OPEN, *retry):
                 continue
-            if limit is not None and len(chosen) >= limit:
+            if limit is not None and own >= limit:
                 break
-            for needed in entry.run.needs:
-                if needed not in chosen and states.get(needed) not in ("finished", "running"):
-                    blocked[entry.signature] = f"needs {needed}, which is {states.get(needed, 'in no plan')}"
+            states = {need: known[need].state if need in known else "in no plan" for need in entry.run.needs}
+            for need, state in states.items():
+                if need not in chosen and state not in ("finished", "running"):
+                    blocked[entry.signature] = f"needs {need}, which is {state}"
             if entry.signature not in blocked:
+                # a launcher knows of no runs but those it is given, and takes this one over if its holder dies
+                chosen |= {need: known[need] for need, state in states.items() if state == "running"}
                 chosen[entry.signature] = entry
+                own += 1
         return Choice(tuple(chosen.values()), blocked)
 
     def check_fit(self, chosen: Iterable[Entry]) -> None:
@@ -153,7 +162,7 @@ class Plan:
             "counts": self.counts(),
             "arms": {arm: _counts(entries) for arm, entries in self.arms().items()},
             "to_run": totals(choice.runs),
-            "whole": totals(self.entries, whole=True),
+            "whole": totals(self.everything, whole=True),
             "blocked": dict(choice.blocked),
             "calibration": [dataclasses.asdict(fit) for fit in self.calibration.fits],
             "assumptions": list(ASSUMPTIONS),
@@ -179,16 +188,18 @@ def make_plan(
 ) -> Plan:
     """Look at every run's folder and price it; calibration None: by the finished records of the runs' results folders.
 
-    Raises UserError where a model's architecture is not known.
+    Raises UserError where there are no runs, and where a model's architecture is not known.
     """
+    if not runs:
+        raise UserError(f"experiment={name} has no runs; its file says why")
     if calibration is None:
         calibration = calibrate(results_folders(runs))
     seen = (reader or FolderReader()).look_at(run.spec for run in runs)
     entries = []
     for run, what in zip(runs, seen, strict=True):
-        cost = estimate(run.spec, device, calibration.factor(device, run.spec.model.kind))
+        cost = estimate(run.spec, device, calibration.factor(device, run.spec))
         entries.append(Entry(run, what.state, cost, what.step, what.error))
-    return Plan(name, tuple(entries), device, calibration)
+    return Plan(name, tuple(entries), device, calibration, tuple(entries))
 
 
 def results_folders(runs: Sequence[PlannedRun]) -> list[Path]:

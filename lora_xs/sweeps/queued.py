@@ -1,4 +1,4 @@
-"""What SLURM still holds of a sweep: `submission.json` files say what was submitted, `squeue` what is left of it.
+"""What SLURM still holds of sweeps: `submission.json` files say what was submitted, `squeue` what is left of it.
 
 Nothing depends on it being right: a run that is queued twice is trained once (its lease and its record see to that).
 It saves the second task.
@@ -15,16 +15,18 @@ from pathlib import Path
 SUBMISSION = "submission.json"
 
 
-def queued_runs(sweep: Path) -> dict[str, str]:
-    """Signature → job id (`12_3`) of the runs that submissions below the folder `sweep` have in the queue or running.
+def queued_runs(sweeps: Path, results: Path) -> dict[str, str]:
+    """Signature → job id (`12_3`) of the runs that submissions of any sweep in the folder `sweeps`, with results below
+    `results`, have in the queue or running: experiments share runs.
 
     Empty where there is no `squeue`. Runs of a task that are finished already are among them.
     """
     live = _live_jobs()
     found: dict[str, str] = {}
-    for file in sorted(sweep.glob(f"*/{SUBMISSION}")):
+    for file in sorted(sweeps.glob(f"*/*/{SUBMISSION}")):
         try:
-            arrays = json.loads(file.read_text(encoding="utf-8"))["arrays"]
+            submission = json.loads(file.read_text(encoding="utf-8"))
+            arrays = submission["arrays"] if submission["results"] == str(results.absolute()) else []
         except (OSError, ValueError, KeyError):
             continue
         for array in arrays:

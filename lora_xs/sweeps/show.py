@@ -27,10 +27,10 @@ def print_plan(plan: Plan, choice: Choice, console: Console) -> None:
         say(f"  {entry.state}: {escape(str(entry.run.spec.folder))}: {escape(entry.error or 'no reason kept')}")
     for signature, reason in list(choice.blocked.items())[:ERRORS]:
         say(f"  blocked: {signature} {reason}; see --retry")
-    say(f"whole experiment   {_cost_line(plan.entries, whole=True)}")
+    say(f"whole experiment   {_cost_line(plan.everything, whole=True)}")
     say(f"to be run now      {_cost_line(choice.runs, whole=False)}", style="bold")
     say(f"on {plan.device.name}: {plan.device.memory_gib:.0f} GiB; {escape(plan.device.source)}", style="dim")
-    for line in plan.calibration.in_words(plan.device, [entry.run.spec.model.kind for entry in plan.entries]):
+    for line in plan.calibration.in_words(plan.device, [entry.run.spec for entry in plan.entries]):
         say(escape(line), style="dim")
     guessed = sorted({entry.run.spec.task.name for entry in plan.entries if assumed_rows(entry.run.spec)})
     if guessed:

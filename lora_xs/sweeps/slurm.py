@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from lora_xs.sweeps.launcher import check_launcher
 from lora_xs.sweeps.manifest import Line, Runnable, write_manifest
 from lora_xs.sweeps.packing import Array, pack
 from lora_xs.sweeps.queued import SUBMISSION, job_of, queued_runs
+from lora_xs.sweeps.retry import set_aside
 from lora_xs.sweeps.slurm_task import Task
 from lora_xs.sweeps.snapshot import Snapshot, take_snapshot
 
@@ -32,6 +33,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 WORKER = (sys.executable, "-m", "lora_xs.sweeps.worker")
 PATIENCE = 0.75  # of signal_seconds: what a worker has for saving before it is killed, so that its task is requeued
 TEMPLATE = "slurm/sweep.sbatch"
+SHOWN = 5  # tasks that are named
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,29 @@ class Submission:
         """Ids for `scancel` and `squeue --jobs`."""
         return tuple(array.job for array in self.arrays)
 
+    def in_words(self) -> str:
+        """One line: jobs and folder, or why there are none."""
+        tasks = sorted(set(self.already.values()))
+        more = f" and {len(tasks) - SHOWN} more" if len(tasks) > SHOWN else ""
+        queued = f"{len(self.already)} queued already ({', '.join(tasks[:SHOWN])}{more})" if tasks else ""
+        if self.arrays:
+            return "; ".join(filter(None, (f"submitted {', '.join(self.jobs)}", queued, str(self.folder))))
+        return f"nothing to submit: {', '.join(filter(None, (f'{self.recorded} recorded', queued)))}"
+
 
 def submit(
     runs: Sequence[Runnable],
     settings: LauncherSpec,
     *,
     name: str,
+    retry: Collection[str] = (),
     source: Path = SOURCE,
     worker: Sequence[str] = WORKER,
 ) -> Submission:
-    """Queue those of `runs` that have no record and are not queued; all of them, or (UserError) none.
+    """Queue those of `runs` that have no record and are not queued, by a sweep of any name; all, or (UserError) none.
 
-    name: of the sweep, a folder's name. source: the checkout whose code the jobs run. worker: the command that takes
+    name: of the sweep, a folder's name. retry: signatures whose diverged records do not count; they are set aside once
+    SLURM would take the jobs. source: the checkout whose code the jobs run. worker: the command that takes
     `--manifest FILE --slice I/N`, exits 0 when all of the slice's runs are finished or diverged, and saves and stops
     when signalled.
     """
@@ -86,8 +99,13 @@ def submit(
     # how a run is launched once a task has it
     node = LauncherSpec(threads=settings.threads or slurm.cpus_per_task, wait_policy=settings.wait_policy)
     records = {run.spec.signature: read_record(run.spec.folder) for run in runs}
-    recorded = {signature: record.status for signature, record in records.items() if record is not None}
-    already = queued_runs(sweep)
+    recorded = {
+        signature: record.status
+        for signature, record in records.items()
+        if record is not None and not (record.status == "diverged" and signature in retry)
+    }
+    results = Path(runs[0].spec.results) if runs else Path()  # all runs of a sweep have one
+    already = queued_runs(sweep.parent, results)
     waiting = [
         Line(
             run.spec.replace(launcher=node),
@@ -96,20 +114,23 @@ def submit(
         for run in runs
         if run.spec.signature not in recorded and run.spec.signature not in already
     ]
-    kept = {run.spec.signature: already[run.spec.signature] for run in runs if run.spec.signature in already}
+    kept = {signature: already[signature] for signature in records if signature in already.keys() - recorded.keys()}
     if not waiting:
         return Submission(name, folder, None, (), kept, len(recorded))
     arrays = pack(
         waiting,
         runs_per_task=slurm.runs_per_task,
         most_tasks=most_tasks(),
-        finished=lambda need: _finished(need, Path(waiting[0].spec.results)),
+        finished=lambda need: _finished(need, results),
         queued=already,
     )
     _check(slurm, folder, arrays)
     code = take_snapshot(source, sweep, slurm.snapshot)
     manifests = _write_manifests(folder, arrays)
     patience = PATIENCE * slurm.signal_seconds
+    for run in waiting:
+        if run.spec.signature in retry:
+            set_aside(run.spec)
     submitted: list[Submitted] = []
     try:
         for array, manifest in zip(arrays, manifests, strict=True):
@@ -119,7 +140,7 @@ def submit(
             job = _send(parameters, slurm, folder, tasks)
             signatures = tuple(run.spec.signature for run in array.runs)
             submitted.append(Submitted(job, array.tasks, str(manifest), (*after, *array.after_jobs), signatures))
-        write_json(folder / SUBMISSION, _facts(name, code, submitted))
+        write_json(folder / SUBMISSION, _facts(name, results, code, submitted))
     except BaseException:
         cancel([done.job for done in submitted])
         raise
@@ -154,7 +175,7 @@ def _check(slurm: SlurmSpec, folder: Path, arrays: Sequence[Array[Line]]) -> Non
     if lost is None:
         return
     manifests = _write_manifests(folder, arrays)
-    by_hand = f"sbatch --array=0-{arrays[0].tasks - 1} {TEMPLATE} {manifests[0]} {arrays[0].tasks}"
+    by_hand = f"sbatch --array=0-{arrays[0].tasks - 1} {TEMPLATE} {shlex.quote(str(manifests[0]))} {arrays[0].tasks}"
     more = f", then the other {len(arrays) - 1} manifests there in order" if len(arrays) > 1 else ""
     raise UserError(f"{lost}; on a login node submit by hand: {by_hand}{more} (slurm/README.md)")
 
@@ -196,9 +217,10 @@ def _send(parameters: dict[str, Any], settings: SlurmSpec, folder: Path, tasks: 
     return jobs[0].job_id.partition("_")[0]
 
 
-def _facts(name: str, code: Snapshot, submitted: Sequence[Submitted]) -> dict[str, object]:
+def _facts(name: str, results: Path, code: Snapshot, submitted: Sequence[Submitted]) -> dict[str, object]:
     return {
         "name": name,
+        "results": str(results.absolute()),
         "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": code.commit,
         "changed": list(code.changed),

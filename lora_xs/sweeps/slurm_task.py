@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 
 from lora_xs.records import read_record
 from lora_xs.sweeps.manifest import read_manifest, take_slice
+from lora_xs.sweeps.worker import UNFIT
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 POLL = 0.2  # seconds; polled, because a signal handler that waits on a lock its own frame holds would wait for ever
-CRASHES = 1  # a worker that dies of a signal nobody sends on purpose is started again this often
+CRASHES = 1  # a worker that is unfit, or dies of a signal nobody sends on purpose, is started again this often
 ON_PURPOSE = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -59,9 +60,11 @@ class Task:
         self._note_in_logs()
         for attempt in range(CRASHES + 1):
             status = self._work()
-            if status >= 0 or -status in ON_PURPOSE or self._asked or attempt == CRASHES:
+            crashed = status == UNFIT or (status < 0 and -status not in ON_PURPOSE)
+            if not crashed or self._asked or attempt == CRASHES:
                 break
-            print(f"worker died of signal {-status}; starting it again", flush=True)
+            how = f"died of signal {-status}" if status < 0 else "can use its GPU no more"
+            print(f"worker {how}; starting it again", flush=True)
         if status != 0:
             raise TaskFailed(f"the worker of slice {self.index}/{self.count} of {self.manifest} ended with {status}")
 

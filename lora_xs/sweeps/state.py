@@ -29,11 +29,6 @@ class Seen:
     error: str | None = None
 
 
-def state_of(spec: RunSpec) -> State:
-    """The state of one run; many are quicker through one `FolderReader`."""
-    return FolderReader().look(spec.folder, spec.signature).state
-
-
 class FolderReader:
     """Looks at runs' folders again and again; a record that has not changed on disk is not read twice.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from lora_xs.atomic import out_of_space
 from lora_xs.errors import UserError
 from lora_xs.lease import RunBusy
@@ -15,7 +13,6 @@ from lora_xs.training.preemption import Preempted
 
 def attempt(spec: RunSpec, warm: Warm, command: str = "") -> Verdict:
     """Run `spec` in this process; whatever it raises becomes a verdict."""
-    began = time.monotonic()
     ending: Ending
     try:
         ending, why = "diverged" if warm.run(spec, command=command).status == "diverged" else "finished", ""
@@ -31,7 +28,7 @@ def attempt(spec: RunSpec, warm: Warm, command: str = "") -> Verdict:
         ending, why = _kind(error), first_line(error)
     if ending in ("failed", "crashed"):
         warm.clear()  # what is kept may be what there was no room for
-    return Verdict(ending, why, round(time.monotonic() - began, 3))
+    return Verdict(ending, why)
 
 
 def _kind(error: Exception) -> Ending:

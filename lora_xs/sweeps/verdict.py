@@ -13,11 +13,10 @@ Ending = Literal["finished", "diverged", "failed", "busy", "stopped", "crashed",
 class Verdict:
     """ending: finished, diverged: there is a record. failed: an error of the run's, which would come again. busy:
     another process has the run. stopped: asked to, a checkpoint is written. crashed: the process, or its memory, did
-    not live through it. full: the disk is. why: one line, for all but the first two. seconds: what it took."""
+    not live through it. full: the disk is. why: one line, for all but the first two."""
 
     ending: Ending
     why: str = ""
-    seconds: float = 0.0
 
     def to_line(self) -> str:
         """One line of JSON."""

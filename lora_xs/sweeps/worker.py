@@ -4,7 +4,8 @@
     python -m lora_xs.sweeps.worker                                      # of a launcher: runs come on standard input
 
 Exit status of a slice: 0 all are finished or diverged, 1 some are not (said on standard output), 75 stopped by a
-signal after writing a checkpoint: start it again, or have it requeued.
+signal after writing a checkpoint: start it again, or have it requeued; 70 the process can use its GPU no more: another
+one can go on.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lora_xs.sweeps.manifest import Runnable, parse_slice, read_manifest, take_s
 from lora_xs.sweeps.outcome import Event
 from lora_xs.training.preemption import StopRequest, listening
 
-FINISHED, FAILED, MISTAKE, REQUEUE = 0, 1, 2, 75
+FINISHED, FAILED, MISTAKE, UNFIT, REQUEUE = 0, 1, 2, 70, 75
 READY = "ready"
 POLL = 0.5  # seconds between two looks at whether a signal has come, or a run has become free
 
@@ -98,14 +99,16 @@ def _work_through(runs: Sequence[Runnable], keep: int, stop: StopRequest, title:
 
         verdict = attempt(run.spec, warm, f"sweep: {title}")
         board.settle(run, verdict)
-        if verdict.ending == "crashed" and "CUDA" in verdict.why and "memory" not in verdict.why:
+        if verdict.ending == "crashed" and "CUDA error" in verdict.why:
             unfit = f"this process can use its GPU no more ({verdict.why})"
     asked = signal.Signals(stop.signum).name if stop.signum is not None else ""
     outcome = board.outcome(f"asked to by {asked}" if asked else board.full or unfit)
     print(*outcome.lines(), sep="\n", flush=True)
     if outcome.complete:
         return FINISHED
-    return REQUEUE if asked else FAILED
+    if asked:
+        return REQUEUE
+    return UNFIT if unfit else FAILED
 
 
 def _print(event: Event) -> None:

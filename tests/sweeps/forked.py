@@ -84,7 +84,7 @@ def fork_workers(patch: pytest.MonkeyPatch, notes: Path | None = None) -> None:
     """Let `launch_local` fork its workers; with `notes`, each leaves a file there that is named by its process id."""
     import_libraries(quantised=True)  # once, not in every worker
 
-    def start(threads: int, gpu: str | None, keep: int) -> Worker:
+    def start(threads: int, gpus: str | None, keep: int) -> Worker:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - `Worker.end` closes it
         fork = Fork(lambda: worker.main(["--warm-gb", "1"]), errors.fileno())
         if notes is not None:

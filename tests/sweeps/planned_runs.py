@@ -17,6 +17,7 @@ from lora_xs.lease import LEASE, _born
 from lora_xs.records import Record, write_record
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.spec.compose import compose_config
+from lora_xs.sweeps.state import FolderReader, State
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,11 @@ def hold(folder: Path, *, host: str | None = None, pid: int | None = None, born:
 def checkpoint(folder: Path, step: int) -> None:
     """A checkpoint's folder."""
     (folder / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+
+
+def state_of(spec: RunSpec) -> State:
+    """What a run's folder says of it."""
+    return FolderReader().look(spec.folder, spec.signature).state
 
 
 def script(name: str) -> ModuleType:

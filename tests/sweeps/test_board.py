@@ -142,7 +142,7 @@ def test_a_slice_takes_along_what_it_needs_of_other_slices(lines: list[Line]) ->
 
 
 def test_a_verdict_survives_its_journey_and_nothing_else_does() -> None:
-    verdict = Verdict("failed", "ValueError: μ\nand more", 1.5)
+    verdict = Verdict("failed", "ValueError: μ\nand more")
     assert Verdict.from_line(verdict.to_line()) == verdict and verdict.to_line().count("\n") == 1
     for line in ("[]", "{}", '{"ending": "won"}', '{"ending": "failed", "more": 1}', "Loading weights: 100%"):
         with pytest.raises(ValueError):

@@ -290,6 +290,14 @@ def test_a_device_is_known_by_the_name_cuda_gives_it() -> None:
         device_named("h1000")
 
 
+def test_a_gpu_computes_by_its_data_sheet_in_the_numbers_of_the_run(tmp_path: Path) -> None:
+    of = {name: planned(tmp_path, f"trainer={name}").spec for name in ("default", "tf32", "bf16")}
+    a100, cpu = device_named("a100-80"), device_named("cpu")
+    assert [a100.peak(spec) / 1e12 for spec in of.values()] == pytest.approx([19.5, 156, 312])
+    assert cpu.peak(of["tf32"]) == cpu.peak(of["default"])
+    assert estimate(of["tf32"], a100).train_seconds < estimate(of["default"], a100).train_seconds / 2
+
+
 def test_dearer_work_costs_more(tmp_path: Path) -> None:
     h100 = device_named("h100")
     base = planned(tmp_path, "task=math/metamathqa", "rank=64").spec

@@ -79,6 +79,18 @@ def test_a_started_run_comes_after_the_one_run_it_needs(written: Write) -> None:
     assert sum(bool(run.needs) for run in runs) == 8
 
 
+@pytest.mark.parametrize("results", ["/a,b/[c]", "/it's/a b", "/{d}"])
+def test_a_start_is_found_below_any_results_folder(written: Write, results: str) -> None:
+    quoted = results.replace("'", "\\'")
+    runs = expand(written(GRID + STARTED), [f"results='{quoted}'", "seed=0"])
+    starts = {run.spec.signature: str(run.spec.folder) for run in runs}
+    started = [run for run in runs if run.needs]
+    assert len(started) == 4
+    for run in started:
+        assert run.spec.start_from.run == starts[run.needs[0]] and run.spec.start_from.run.startswith(results)
+        assert by_train_py(run.overrides) == run.spec.replace(logger=by_train_py(run.overrides).logger)
+
+
 def test_overrides_win_and_reach_the_starts(written: Write) -> None:
     runs = expand(written(GRID + STARTED), ["task.train_rows=64", "trainer.learning_rate=1e-2", "results=elsewhere"])
     assert {(run.spec.task.train_rows, run.spec.trainer.learning_rate) for run in runs} == {(64, 1e-2)}

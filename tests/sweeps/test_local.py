@@ -20,7 +20,7 @@ from lora_xs.records import read_attempt, read_record
 from lora_xs.runner import run
 from lora_xs.sweeps import crew
 from lora_xs.sweeps.crew import gpus_here, start_worker
-from lora_xs.sweeps.local import launch_local
+from lora_xs.sweeps.local import blocks_of_gpus, launch_local
 from lora_xs.sweeps.manifest import Line
 from lora_xs.sweeps.outcome import Event
 from lora_xs.sweeps.verdict import Verdict
@@ -102,7 +102,7 @@ def test_a_worker_that_always_dies_costs_its_run_one_retry_not_the_sweep(tiny_ru
 
 
 def test_workers_that_cannot_start_end_the_launch_with_their_last_words(tiny_run, monkeypatch) -> None:
-    def start(threads, gpu, keep):
+    def start(threads, gpus, keep):
         words = [sys.executable, "-c", "raise SystemExit('no torch here')"]
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - `Worker.end` closes it
         return crew.Worker(subprocess.Popen(words, stdin=-1, stdout=-1, stderr=errors), errors)
@@ -165,6 +165,35 @@ def test_a_second_ctrl_c_ends_it_at_once(tiny_run, tmp_path: Path, monkeypatch: 
 def test_no_workers_is_a_mistake(tiny_run) -> None:
     with pytest.raises(UserError, match="workers=0 must be at least 1"):
         launch_local([Line(tiny_run())], workers=0)
+
+
+def test_every_worker_sees_as_many_gpus_as_the_widest_run_has_processes(tiny_run) -> None:
+    one, two = Line(tiny_run()), Line(tiny_run("trainer.processes=2"))
+    gpus = ["0", "1", "GPU-ab", "3", "4"]
+    assert blocks_of_gpus(gpus, [one], 2) == gpus
+    assert blocks_of_gpus(gpus[:1], [one], 2) == ["0"]  # they share it
+    assert blocks_of_gpus(gpus, [one, two], 2) == ["0,1", "GPU-ab,3"]
+    assert blocks_of_gpus([], [two], 9) == blocks_of_gpus([], [], 1) == []
+    for few, workers, mend in ((gpus, 3, "give workers=2"), (gpus[:1], 1, "give fewer processes, or a machine with")):
+        with pytest.raises(UserError, match=mend):
+            blocks_of_gpus(few, [one, two], workers)
+
+
+def test_workers_get_their_gpus_and_too_few_are_refused_before_anything_starts(tiny_run, monkeypatch) -> None:
+    started: list[str | None] = []
+
+    def start(threads, gpus, keep):
+        started.append(gpus)
+        words = [sys.executable, "-c", ""]
+        return crew.Worker(subprocess.Popen(words, stdin=-1, stdout=-1), tempfile.TemporaryFile())
+
+    monkeypatch.setattr("lora_xs.sweeps.local.start_worker", start)
+    lines = [Line(tiny_run(*SHORT, "trainer.processes=2", f"seed={seed}")) for seed in range(2)]
+    with pytest.raises(UserError, match=r"workers=2 with trainer\.processes=2 need 4 GPUs, and there are 3"):
+        launch_local(lines, workers=2, gpus=["0", "1", "2"])
+    assert started == []
+    launch_local(lines, workers=2, gpus=["0", "1", "2", "3"])
+    assert set(started) == {"0,1", "2,3"}
 
 
 @pytest.mark.heavy

@@ -12,11 +12,13 @@ from planned_runs import Planned, checkpoint, hold, leave, planned
 from rich.console import Console
 
 from lora_xs.errors import UserError
+from lora_xs.sweeps.board import Board
 from lora_xs.sweeps.calibration import Calibration, Measured, calibrate, fit
 from lora_xs.sweeps.cost import estimate
 from lora_xs.sweeps.devices import device_named
 from lora_xs.sweeps.plan import Plan, experiment_in, make_plan
 from lora_xs.sweeps.show import print_plan
+from lora_xs.sweeps.verdict import Verdict
 
 H100 = device_named("h100")
 CPU = {"hardware": {"gpu": None, "cores": 2}, "threads": {"torch": 1}, "world_size": 1}
@@ -65,7 +67,9 @@ def test_new_and_partial_runs_are_to_be_run_and_others_when_asked(runs: list[Pla
 def test_what_is_needed_is_finished_running_chosen_or_blocks(runs: list[Planned]) -> None:
     assert [entry.run for entry in plan(runs).choose(limit=2).runs] == runs[:2]
     hold(runs[0].spec.folder)
-    assert [entry.run for entry in plan(runs).choose().runs] == runs[1:]
+    assert [entry.run for entry in plan(runs).choose().runs] == runs
+    assert [entry.run for entry in plan(runs).choose(limit=1).runs] == runs[:2]
+    assert [entry.run for entry in plan(runs[::3]).choose().runs] == [runs[3]]  # nobody waits for it
     (runs[0].spec.folder / "lease.json").unlink()
     leave(runs[0].spec, "failed")
     choice = plan(runs).choose()
@@ -75,12 +79,25 @@ def test_what_is_needed_is_finished_running_chosen_or_blocks(runs: list[Planned]
     assert not plan(runs).choose(["failed"]).blocked
 
 
+def test_a_launch_waits_for_a_start_that_is_trained_elsewhere(runs: list[Planned]) -> None:
+    lease = hold(runs[0].spec.folder)
+    board = Board([entry.run for entry in plan(runs[:3]).choose().runs], clock=iter(range(0, 10_000, 100)).__next__)
+    assert board.take() == runs[0] and board.take() is None
+    board.settle(runs[0], Verdict("busy", "process 1 has it"))
+    assert not board.over
+    lease.unlink()
+    leave(runs[0].spec, "finished")
+    assert [board.take(), board.take()] == runs[1:3]
+
+
 def test_only_keeps_what_its_runs_need_and_names_what_it_does_not_know(runs: list[Planned]) -> None:
     made = plan(runs)
     assert [entry.run for entry in made.only("task=mrpc,seed=1").entries] == [runs[0], runs[2]]
     assert [entry.run for entry in made.only("task=mrpc,task=cola").entries] == runs
     assert [entry.run for entry in made.only("task=cola,method=lora_xs,rank=4").entries] == [runs[3]]
     assert made.only("") is made
+    shown = made.only("task=mrpc,seed=1").to_json(made.choose())
+    assert (shown["whole"]["runs"], sum(shown["counts"].values())) == (4, 2)
     for conditions, message in {
         "colour=red": "--only colour=red: no run has a colour; use method, rank, role, seed, task",
         "task=sst2": "--only task=sst2: no run is there; task is one of cola, mnli, mrpc",
@@ -124,9 +141,10 @@ def test_the_plan_is_printed_with_its_assumptions(runs: list[Planned]) -> None:
     leave(runs[3].spec, "failed")
     console = Console(width=130, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     made = plan(runs)
-    print_plan(made, made.choose(), console)
+    print_plan(made.only("task=cola"), made.choose(), console)
     text = console.export_text()
     for words in (
+        "whole experiment       4 runs",
         "to be run now",
         "3 runs",
         "device hours",
@@ -135,7 +153,7 @@ def test_the_plan_is_printed_with_its_assumptions(runs: list[Planned]) -> None:
         "checkpoints",
         "failed: ",
         "the loss is nan",
-        "h100, encoders: no finished run to calibrate by",
+        "h100, encoders in fp32: no finished run to calibrate by",
         "AdamW in fp32",
     ):
         assert words in text, words
@@ -159,15 +177,19 @@ def test_finished_runs_calibrate_estimates_of_their_device_and_kind(tmp_path: Pa
     assert (learned.device, learned.kind, learned.records) == ("cpu2", "encoder", 4)
     assert learned.factor == pytest.approx(2.0)
     assert learned.off == pytest.approx(2.0 / 1.9, rel=0.1) and learned.worst == pytest.approx(2.0, rel=1e-3)
-    assert found.factor(cpu, "encoder") == learned.factor and found.factor(cpu, "decoder") == 1.0
-    assert found.factor(H100, "encoder") == 1.0
+    assert learned.numbers == "fp32" and found.factor(cpu, spec) == learned.factor
+    bf16 = spec.replace(trainer=dataclasses.replace(spec.trainer, precision="bf16"))
+    decoder = spec.replace(model=dataclasses.replace(spec.model, kind="decoder"))
+    assert found.factor(cpu, bf16) == found.factor(cpu, decoder) == found.factor(H100, spec) == 1.0
     made = make_plan("x", [Planned(spec.replace(seed=20), {})], cpu)
     assert made.entries[0].cost.train_seconds == pytest.approx(2 * estimate(spec, cpu).train_seconds)
-    assert "4 finished runs took 2.00 times" in found.in_words(cpu, ["encoder"])[0]
+    told = found.in_words(cpu, [spec, bf16, spec])
+    assert told[0].startswith("cpu2, encoders in fp32: 4 finished runs took 2.00 ×")
+    assert told[1].startswith("cpu2, encoders in half precision: no finished run") and len(told) == 2
 
 
 def test_a_single_record_says_nothing_of_how_far_estimates_are_off() -> None:
-    alone = fit([Measured("h100", "decoder", 1.5, 0.9)])
+    alone = fit([Measured("h100", "decoder", "fp32", 1.5, 0.9)])
     assert (alone.factor, alone.off, alone.worst) == (1.5, None, None)
     assert "off by" not in alone.in_words()
 
@@ -182,6 +204,11 @@ def test_a_run_that_stopped_early_calibrates_by_the_steps_it_took(tmp_path: Path
 
 def test_no_results_no_calibration(tmp_path: Path) -> None:
     assert calibrate([tmp_path]) == calibrate([tmp_path / "nowhere"]) == Calibration()
+
+
+def test_an_experiment_without_runs_has_no_plan() -> None:
+    with pytest.raises(UserError, match="experiment=x has no runs; its file says why"):
+        plan([])
 
 
 def test_an_experiment_is_named_once() -> None:

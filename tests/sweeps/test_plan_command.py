@@ -126,7 +126,10 @@ Command = Callable[..., int]
 @pytest.fixture
 def command(runs: list[Planned], monkeypatch: pytest.MonkeyPatch) -> Command:
     for name, content in {
-        "grid": {"load_experiment": lambda name: name, "expand": lambda name, overrides=(): runs},
+        "grid": {
+            "load_experiment": lambda word: SimpleNamespace(name=Path(word).stem),
+            "expand": lambda experiment, overrides=(): runs,
+        },
         "launcher": {"split_launcher": lambda overrides: (SimpleNamespace(name="local"), list(overrides))},
     }.items():
         module = ModuleType(f"lora_xs.sweeps.{name}")
@@ -143,6 +146,11 @@ def test_status_looks_once_where_no_terminal_watches(
     assert "140/5750" in capsys.readouterr().out
     assert command("status", "experiment=x", "--json", "--only", "seed=0") == 0
     assert json.loads(capsys.readouterr().out)["counts"]["running"] == 1
+    assert command("status", "experiment=/home/me/x.yaml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["experiment"] == "x"
+    runs.clear()
+    assert command("status", "experiment=x") == 2
+    assert capsys.readouterr().err == "error: experiment=x has no runs; its file says why\n"
 
 
 def test_diff_names_the_keys_at_which_two_runs_differ(

@@ -40,7 +40,7 @@ def story(cluster: Path, tiny_model: Path, tiny_data: Path, tmp_path_factory: py
     ask("scontrol", "update", f"node={node}", "state=drain", "reason=test")
     first = seen["first"] = submit(sweep.lines(), settings, **send)
     seen["again"] = submit(sweep.lines(), settings, **send)
-    seen["queued"] = queued_runs(place / "sweeps" / "eventful")
+    seen["queued"] = queued_runs(place / "sweeps", sweep.results)
     runner = source / "lora_xs" / "runner.py"
     runner.write_text("raise SystemExit('edited after the submission')\n")
     time.sleep(2)

@@ -10,6 +10,7 @@ import pytest
 
 from lora_xs.sweeps.manifest import Line, write_manifest
 from lora_xs.sweeps.slurm_task import Task, TaskFailed
+from lora_xs.sweeps.worker import UNFIT
 
 pytestmark = pytest.mark.heavy
 
@@ -49,6 +50,13 @@ def test_a_crashed_worker_is_started_once_more(task, tmp_path: Path) -> None:
     with pytest.raises(TaskFailed, match="ended with -9"):
         task("echo x >> kills; kill -KILL $$")()
     assert (tmp_path / "kills").read_text() == "x\nx\n"
+
+
+def test_a_worker_that_can_use_its_gpu_no_more_is_started_once_more(task, tmp_path: Path) -> None:
+    task(f"echo x >> starts; [ $(wc -l < starts) -gt 1 ] || exit {UNFIT}")()
+    assert (tmp_path / "starts").read_text() == "x\nx\n"
+    with pytest.raises(TaskFailed, match="ended with 70"):
+        task(f"exit {UNFIT}")()
 
 
 def test_a_worker_that_was_told_to_stop_is_not_started_again(task, tmp_path: Path) -> None:

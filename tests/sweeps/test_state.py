@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from planned_runs import checkpoint, hold, leave, planned
+from planned_runs import checkpoint, hold, leave, planned, state_of
 
 from lora_xs.lease import LEASE
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps import state as states
 from lora_xs.sweeps.retry import set_aside
-from lora_xs.sweeps.state import FolderReader, newest_step, state_of
+from lora_xs.sweeps.state import FolderReader, newest_step
 
 
 @pytest.fixture

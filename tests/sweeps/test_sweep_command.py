@@ -11,9 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from planned_runs import Planned, leave, planned, script
-
-from lora_xs.sweeps.state import state_of
+from planned_runs import Planned, leave, planned, script, state_of
 
 Launched = list[tuple[str, list[str], dict[str, Any]]]
 
@@ -41,11 +39,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Planned
         complete = settings["workers"] != 7  # seven workers: as if a run had failed
         return SimpleNamespace(complete=complete, lines=lambda: ["the outcome in words"])
 
-    def submit(chosen: Sequence[Planned], settings: Any, *, name: str) -> Any:
-        launched.append(("slurm", [run.spec.signature for run in chosen], {"name": name}))
-        return SimpleNamespace(jobs=("12",), folder=tmp_path)
+    def submit(chosen: Sequence[Planned], settings: Any, **more: Any) -> Any:
+        launched.append(("slurm", [run.spec.signature for run in chosen], more))
+        return SimpleNamespace(in_words=lambda: "the submission in words")
 
-    module("grid", load_experiment=lambda name: name, expand=lambda name, overrides=(): runs if name == "x" else [])
+    def load(word: str) -> Any:
+        return SimpleNamespace(name=Path(word).stem)
+
+    module("grid", load_experiment=load, expand=lambda one, overrides=(): runs if one.name == "x" else [])
     module("launcher", split_launcher=split)
     module("local", launch_local=launch)
     module("slurm", submit=submit)
@@ -79,10 +80,39 @@ def test_submit_hands_what_is_to_be_run_to_the_local_launcher(sweep: Sweep, worl
     assert sweep("--submit") == 0 and len(launched) == 1  # nothing is left
 
 
-def test_slurm_gets_the_runs_and_the_experiments_name(sweep: Sweep, world: Any) -> None:
+def test_slurm_gets_the_runs_and_the_experiments_name(
+    sweep: Sweep, world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs, launched = world
     assert sweep("launcher=slurm", "--limit", "2", "--submit") == 0
-    assert launched == [("slurm", signatures(runs[:2]), {"name": "x"})]
+    assert launched == [("slurm", signatures(runs[:2]), {"name": "x", "retry": []})]
+    assert capsys.readouterr().err == "the submission in words\n"
+
+
+def test_only_slurm_sets_the_diverged_records_of_its_runs_aside(sweep: Sweep, world: Any) -> None:
+    runs, launched = world
+    leave(runs[1].spec, "diverged")
+    assert sweep("launcher=slurm", "--retry", "diverged", "--submit") == 0
+    assert launched == [("slurm", signatures(runs), {"name": "x", "retry": signatures(runs[1:2])})]
+    assert state_of(runs[1].spec) == "diverged"
+
+
+def test_an_experiment_that_is_named_by_its_file_is_known_by_its_name(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, launched = world
+    words = ["experiment=/home/me/x.yaml", "seed=0", "--submit"]
+    assert script("sweep").main([*words, "--json"]) == 0
+    assert launched[0][2]["command"] == "python scripts/sweep.py experiment=x seed=0"
+    assert json.loads(capsys.readouterr().out)["experiment"] == "x"
+    world[0][:] = [dataclasses.replace(run, spec=run.spec.replace(seed=9)) for run in world[0][:1]]
+    assert script("sweep").main([*words, "launcher=slurm"]) == 0
+    assert launched[1][2]["name"] == "x"
+
+
+def test_an_experiment_without_runs_is_a_mistake(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script("sweep").main(["experiment=y"]) == 2
+    assert capsys.readouterr().err == "error: experiment=y has no runs; its file says why\n"
 
 
 def test_the_exit_status_says_whether_all_were_finished(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from lora_xs.records import read_attempt, read_record
 from lora_xs.sweeps import worker
 from lora_xs.sweeps.crew import Worker
 from lora_xs.sweeps.manifest import Line, write_manifest
-from lora_xs.sweeps.worker import FAILED, FINISHED, MISTAKE, REQUEUE, free_memory, main
+from lora_xs.sweeps.worker import FAILED, FINISHED, MISTAKE, REQUEUE, UNFIT, free_memory, main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = ["trainer.max_steps=2"]
@@ -49,6 +49,28 @@ def test_a_slice_with_a_run_that_fails_exits_1_and_names_it(tiny_run, tmp_path: 
     assert main(slice_of(tmp_path, Line(bad.replace(seed=1)), Line(good))) == FAILED
     said = capsys.readouterr().out
     assert "1 finished, 1 failed" in said and "data.root=/nowhere: no such folder" in said
+
+
+def test_a_broken_gpu_context_ends_the_worker_and_a_lack_of_its_memory_does_not(
+    tiny_run, tmp_path: Path, monkeypatch
+) -> None:
+    from torch import OutOfMemoryError
+
+    from lora_xs.sweeps import warm
+
+    usual, errors = warm.Warm.run, [OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+
+    def failing(self, spec, **rest):
+        if errors:
+            raise errors.pop()
+        return usual(self, spec, **rest)
+
+    monkeypatch.setattr(warm.Warm, "run", failing)
+    one, two = tiny_run(*SHORT), tiny_run(*SHORT, "seed=1")
+    assert main(slice_of(tmp_path, Line(one))) == FINISHED
+    errors.append(RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines"))  # type: ignore
+    assert main(slice_of(tmp_path, Line(one), Line(two))) == UNFIT
+    assert not (two.folder / "record.json").exists(), "it went on in the broken context"
 
 
 def test_a_manifest_or_slice_that_is_none_is_a_mistake_in_a_line(tmp_path: Path, capsys) -> None:
