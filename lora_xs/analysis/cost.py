@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from lora_xs.errors import UserError
+from lora_xs.models.architecture import Architecture, architecture_of
 from lora_xs.spec.bind import bind
 from lora_xs.spec.sections import ModelSpec
-from lora_xs.sweeps.architecture import Architecture, architecture_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "model"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lora_xs.models.architecture import Architecture, architecture_of
 from lora_xs.spec import RunSpec
-from lora_xs.sweeps.architecture import Architecture, architecture_of
 from lora_xs.sweeps.devices import Device
 from lora_xs.sweeps.disk import disk_of
 from lora_xs.sweeps.flops import Flops, flops_of

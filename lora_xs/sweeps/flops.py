@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lora_xs.models.architecture import Architecture, Linear
 from lora_xs.spec import RunSpec
-from lora_xs.sweeps.architecture import Architecture, Linear
 from lora_xs.sweeps.parameters import XS, Parameters, labels_of
 from lora_xs.sweeps.workload import Workload
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lora_xs.models.architecture import Architecture
 from lora_xs.spec import RunSpec
-from lora_xs.sweeps.architecture import Architecture
 from lora_xs.sweeps.devices import numbers_of
 from lora_xs.sweeps.parameters import LORA, XS, Parameters
 from lora_xs.sweeps.workload import Workload

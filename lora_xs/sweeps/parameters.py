@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lora_xs.errors import UserError
+from lora_xs.models.architecture import Architecture, Linear, architecture_of
 from lora_xs.spec import RunSpec
-from lora_xs.sweeps.architecture import Architecture, Linear, architecture_of
 
 LABELS = {"glue/mnli": 3}  # tasks with other than two classes
 LORA = ("lora", "rslora", "pissa")

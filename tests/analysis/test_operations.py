@@ -12,10 +12,10 @@ from lora_xs.adapters import attach
 from lora_xs.analysis.cost import model_spec, operations_of, parameter_table
 from lora_xs.errors import UserError
 from lora_xs.models import load_on_meta
+from lora_xs.models.architecture import architecture_of
 from lora_xs.reporting.counted import cost_record, counted_value, lengths_of, table6
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config
-from lora_xs.sweeps.architecture import architecture_of
 from lora_xs.sweeps.flops import _Pass
 from lora_xs.sweeps.parameters import count_parameters
 

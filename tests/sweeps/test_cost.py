@@ -21,11 +21,11 @@ from lora_xs.adapters.trainable import count
 from lora_xs.errors import UserError
 from lora_xs.losses import response_loss
 from lora_xs.models import load_on_meta
+from lora_xs.models.architecture import architecture_of
 from lora_xs.models.unpadded import compute_unpadded
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config
 from lora_xs.spec.layout import padding_of
-from lora_xs.sweeps.architecture import architecture_of
 from lora_xs.sweeps.cost import estimate
 from lora_xs.sweeps.devices import device_called, device_named, devices
 from lora_xs.sweeps.disk import disk_of
