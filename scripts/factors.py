@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             entries = store.entries()
             for entry in entries:
                 used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-                print(f"{entry.digest}  {entry.part:<6}  {entry.bytes / 1e6:9.2f} MB  {used}  {entry.algorithm}")
+                what = f"{entry.part:<6}  {entry.rank:5}"
+                print(f"{entry.digest}  {what}  {entry.bytes / 1e6:9.2f} MB  {used}  {entry.algorithm}")
             total = sum(entry.bytes for entry in entries) / 1e9
             print(f"{len(entries)} truncations, {total:.3f} of {store.max_bytes / 1e9:g} GB, in {store.root}")
     except UserError as mistake:

@@ -1,7 +1,8 @@
 """Content-addressed store of truncated SVDs on disk: a weight is decomposed once, whoever asks.
 
-An entry is named by the weight's digest, the part of the spectrum and the algorithm's version, so nothing in it can be
-out of date; made on another device or with other threads, it agrees to the stated accuracy, not to the bit. Any number
+An entry is named by the weight's digest, the part of the spectrum, the rank it was made at and the algorithm's version,
+so nothing in it can be out of date; made on another device or with other threads, it agrees to the stated accuracy, not
+to the bit. On one machine a truncation's bits are the same whatever else is stored, or if nothing is. Any number
 of processes may read and write it: files are replaced whole, the last writer wins, and what is lost or damaged is
 computed again. A store that cannot be written only costs time.
 """
@@ -40,7 +41,8 @@ weight_digest = tensor_digest
 BUCKETS = (25, 64, 128)
 """A truncation is computed at the next of these ranks (above: at the next multiple of 128), plus the neighbours that
 the gaps at the cuts need. So every rank of the papers' GLUE grids, 4 … 25, is a slice of the same bits, whichever was
-asked for first. A larger entry, once stored, serves the smaller ranks too: to about 2 residual / gap the same."""
+asked for first. An entry of a larger rank never serves instead: it has the same triplets, but not to the bit, and a
+run's scores would depend on what else this machine has run."""
 
 NEAR_DEGENERATE = 2e-5
 """Gap, relative to s_1, below which a truncation carries a warning: ten times the residual at which the iteration
@@ -70,6 +72,7 @@ class StoredEntry:
     path: Path
     digest: str  # of the weight
     part: str
+    rank: int  # at which it was made
     algorithm: str
     bytes: int
     used: float  # when it was last read or written, seconds since 1970
@@ -105,13 +108,14 @@ class FactorStore:
         k = check_request(weight, rank, part, name)
         first = part_start(part, rank, k)
         digest = weight_digest(weight)
-        identity = {"digest": digest, "part": part, "algorithm": ALGORITHM}
-        window = self._read(digest, part, identity)
-        cached = window is not None and window.covers(*_with_neighbours(first, rank, k))
+        bucket = _bucket(rank, k)
+        wanted = _with_neighbours(part_start(part, bucket, k), bucket, k)
+        identity = {"digest": digest, "part": part, "rank": bucket, "algorithm": ALGORITHM}
+        window = self._read(identity)
+        cached = window is not None and window.covers(*wanted)
         if window is None or not cached:
-            bucket = _bucket(rank, k)
-            window = decompose(weight, *_with_neighbours(part_start(part, bucket, k), bucket, k), name=name)
-            self._write(digest, part, identity, window)
+            window = decompose(weight, *wanted, name=name)
+            self._write(identity, window)
         gap = window.gap(first, rank)
         svd = TruncatedSvd(*(tensor.to(weight.device) for tensor in window.slice(first, rank)))
         warning = _warning(name, part, rank, gap)
@@ -123,23 +127,23 @@ class FactorStore:
         found = []
         for path, size, used in self._files():
             match path.name.removesuffix(".safetensors").split("_"):
-                case [digest, part, algorithm]:
-                    found.append(StoredEntry(path, digest, part, algorithm, size, used))
+                case [digest, part, rank, algorithm] if rank.isdecimal():
+                    found.append(StoredEntry(path, digest, part, int(rank), algorithm, size, used))
         return sorted(found, key=lambda entry: -entry.used)
 
     def clear(self) -> tuple[int, int]:
-        """Remove every entry; return how many went and their bytes."""
-        entries = self.entries()
-        gone = [entry.bytes for entry in entries if _remove(entry.path)]
+        """Remove every entry, those of earlier versions too; return how many went and their bytes."""
+        gone = [size for path, size, _ in self._files() if not path.name.startswith(".") and _remove(path)]
         return len(gone), sum(gone)
 
-    def _path(self, root: Path, digest: str, part: str) -> Path:
-        return root / digest[:2] / f"{digest}_{part}_{ALGORITHM}.safetensors"
+    def _path(self, root: Path, identity: dict[str, Any]) -> Path:
+        name = "_".join(str(identity[key]) for key in ("digest", "part", "rank", "algorithm"))
+        return root / identity["digest"][:2] / f"{name}.safetensors"
 
-    def _read(self, digest: str, part: str, identity: dict[str, Any]) -> Window | None:
+    def _read(self, identity: dict[str, Any]) -> Window | None:
         if self.root is None:
             return None
-        path = self._path(self.root, digest, part)
+        path = self._path(self.root, identity)
         try:
             window = read_window(path, identity)
         except FileNotFoundError:
@@ -151,12 +155,12 @@ class FactorStore:
             os.utime(path)  # what was used last is evicted last
         return window
 
-    def _write(self, digest: str, part: str, identity: dict[str, Any], window: Window) -> None:
+    def _write(self, identity: dict[str, Any], window: Window) -> None:
         if self.root is None or not self._writable:
             return
         content = encode_window(window, identity)
         try:
-            write_bytes(self._path(self.root, digest, part), content)
+            write_bytes(self._path(self.root, identity), content)
         except OSError as error:
             logger.warning(
                 "factor store: %s cannot be written (%s); going on without keeping factors", self.root, error

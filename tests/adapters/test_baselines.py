@@ -170,7 +170,7 @@ def test_the_residual_is_rebuilt_to_the_same_bits_whatever_the_store_held(build)
     first, _ = build("pissa", "rank=2")
     base, _ = build("pissa", attached=False)
     for layer in base.bert.encoder.layer:
-        FactorStore().truncation(layer.attention.self.query.weight, 32)  # a larger entry serves the smaller ranks
+        FactorStore().truncation(layer.attention.self.query.weight, 32)
     second, _ = build("pissa", "rank=2")
     own, other = first.state_dict(), second.state_dict()
     assert all(torch.equal(own[key], other[key]) for key in own)
