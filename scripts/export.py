@@ -1,7 +1,7 @@
 """Turn a trained LoRA-XS adapter into a plain LoRA adapter, or into a merged model.
 
-python scripts/export.py results/runs/…/adapter --to exported            # plain LoRA, for stock PEFT or vLLM
-python scripts/export.py results/runs/…/adapter --to merged --merge      # the whole model, adapter merged in
+python scripts/export.py results/runs/…/adapter/best --to exported       # plain LoRA, for stock PEFT or vLLM
+python scripts/export.py results/runs/…/adapter/best --to merged --merge # the whole model, adapter merged in
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from tiny_decoders import save_decoder
 
 from lora_xs.command import main
 from lora_xs.errors import UserError
-from lora_xs.models import load_on_meta, locate
+from lora_xs.models import locate
 from lora_xs.spec import RunSpec, sections
 from lora_xs.sweeps import slurm
 from lora_xs.sweeps.launcher import split_launcher
@@ -61,7 +61,6 @@ def test_every_config_key_is_read(
         spec = tiny_run(*lost, "model.path=null")
         with pytest.raises(UserError):
             locate(spec.model)
-    load_on_meta(tiny_run("model=roberta-large").model)
     settings, _ = split_launcher(
         ["launcher=slurm", "launcher.slurm.snapshot=none", f"launcher.slurm.folder={tmp_path}"]
     )

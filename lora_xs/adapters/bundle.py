@@ -175,6 +175,12 @@ class Bundle:
         if _digest(names).hex() != entry["names"]:
             raise UserError(f"{self.path}: its names are damaged (checksum); take an intact copy")
         users = bytes(raw_bytes(names)).decode().split("\n")[:-1]
+        for user in users:
+            check_name(user)
+        if len(set(users)) != len(users):
+            raise ValueError("a user is in it twice")
+        if not {family.R_dtype, *(tensor.dtype for tensor in family.head)} <= set(DTYPES):
+            raise ValueError("a dtype that no adapter has")
         dtype = DTYPES[entry["dtype"]]
         shapes = {"R": [len(users), family.R_numel], "rounding": [len(users)], "digests": [len(users), 16]}
         if family.head:

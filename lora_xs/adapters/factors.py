@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from lora_xs.adapters.ranks import from_first_rank
-from lora_xs.adapters.store import FactorStore, weight_digest
+from lora_xs.adapters.store import FactorStore
 from lora_xs.adapters.svd import Part, decompose
+from lora_xs.adapters.window import tensor_digest
 from lora_xs.errors import UserError
 
 Bounds = Literal["official", "fan_in"]
@@ -143,7 +144,7 @@ def _random(weight: Tensor, recipe: Recipe, name: str, store: FactorStore, _: Te
     A = _uniform((r, in_features), 1 / math.sqrt(fan_a), recipe.seed, name, "A")
     B = _uniform((out_features, r), 1 / math.sqrt(fan_b), recipe.seed, name, "B")
     report = FactorReport(residual=None, gap=None, warning=None, cached=False, seconds=0.0)
-    return Factors(A.to(weight), B.to(weight), None, weight_digest(weight), report)
+    return Factors(A.to(weight), B.to(weight), None, tensor_digest(weight), report)
 
 
 def _svd_of_update(weight: Tensor, recipe: Recipe, name: str, _: FactorStore, update: Tensor | None) -> Factors:
@@ -161,7 +162,7 @@ def _svd_of_update(weight: Tensor, recipe: Recipe, name: str, _: FactorStore, up
     A, B, R0 = (from_first_rank(factor) for factor in (Vh.to(weight), B.to(weight), R0))
     warning = None if S[0] else f"{name}: no gradient reached it during the estimate; its R starts at zero"
     report = FactorReport(window.residual, None, warning, False, time.perf_counter() - began, ratio)
-    return Factors(A.contiguous(), B.contiguous(), R0, weight_digest(weight), report)
+    return Factors(A.contiguous(), B.contiguous(), R0, tensor_digest(weight), report)
 
 
 def _first_matrix(weight: Tensor, recipe: Recipe, name: str, update: Tensor | None) -> Tensor:
@@ -187,7 +188,7 @@ def _truncated(matrix: Tensor, weight: Tensor, recipe: Recipe, name: str, store:
     stored = store.truncation(matrix, recipe.r, recipe.part, name=name)
     U, S, Vh = stored.svd
     A = S[:, None] * Vh if recipe.sigma else Vh  # [r, in]
-    digest = stored.digest if matrix is weight else weight_digest(weight)
+    digest = stored.digest if matrix is weight else tensor_digest(weight)
     report = FactorReport(stored.residual, stored.gap, stored.warning, stored.cached, stored.seconds)
     return Factors(A.to(weight).contiguous(), U.to(weight).contiguous(), None, digest, report)
 

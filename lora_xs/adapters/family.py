@@ -170,6 +170,9 @@ class Family:
             data = torch.frombuffer(bytearray(bytes.fromhex(hexadecimal)), dtype=torch.uint8)
             modules.append(Module(name, int(rank), Fingerprint.from_tensor(data, name)))
         head = tuple(HeadTensor(file, key, tuple(shape), dtype) for file, key, shape, dtype in content["head"])
+        for tensor in head:
+            if tensor.file not in (ADAPTER, HEAD):
+                raise ValueError(f"{tensor.file!r} is no file of an adapter")
         return cls(content["config"], tuple(modules), head, content["R_dtype"])
 
 

@@ -26,7 +26,9 @@ ADAPTER, CONFIG, HEAD, MODEL = (
 
 
 def save_adapter(model: nn.Module, folder: Path, head: Sequence[str]) -> int:
-    """Write the adapter and the head into `folder`, whole or not at all; return the adapter file's bytes (0: none).
+    """Write the adapter and the head into `folder`, whole or not at all.
+
+    Returns the bytes of the adapter's file, or of full fine-tuning's `model.safetensors`, without the head's; 0: none.
 
     A model without an adapter (full fine-tuning, head only) leaves its trained weights outside the head, if any, as
     `model.safetensors`.

@@ -56,9 +56,8 @@ class PissaConfig(LoraConfig):
 def pissa(model: nn.Module, spec: RunSpec) -> nn.Module:
     """PiSSA on the spec's targets, s = alpha / r. The base's weights there become the residual, in place.
 
-    The truncations do not go through the store of factors: what it returns depends, in the last bits, on the ranks it
-    was asked for before, and a run that resumes must find the very same residual. On the meta device the model is
-    only counted. Raises UserError when no module matches, a base is quantised or a rank is above a dimension.
+    On the meta device the model is only counted. Raises UserError when no module matches, a base is quantised or a
+    rank is above a dimension.
     """
     config = PissaConfig(
         r=spec.rank,
@@ -69,7 +68,7 @@ def pissa(model: nn.Module, spec: RunSpec) -> nn.Module:
         bias="none",
     )
     adapted = inject(model, config, spec)
-    store, starts, reports = FactorStore.disabled(), {}, {}
+    store, starts, reports = FactorStore(), {}, {}
     for name, layer in adapted.get_base_model().named_modules():
         if isinstance(layer, LoraLayer) and not layer.get_base_layer().weight.is_meta:
             starts[name], reports[name] = _start(layer, name, store)
@@ -138,5 +137,7 @@ def _start(layer: LoraLayer, name: str, store: FactorStore) -> tuple[PissaStart,
     trained: Any = layer
     trained.lora_A["default"].weight.copy_(A)
     trained.lora_B["default"].weight.copy_(B)
-    report = FactorReport(truncation.residual, truncation.gap, truncation.warning, False, truncation.seconds)
+    report = FactorReport(
+        truncation.residual, truncation.gap, truncation.warning, truncation.cached, truncation.seconds
+    )
     return PissaStart(A.cpu(), B.cpu()), report

@@ -36,8 +36,6 @@ from lora_xs.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-weight_digest = tensor_digest
-
 BUCKETS = (25, 64, 128)
 """A truncation is computed at the next of these ranks (above: at the next multiple of 128), plus the neighbours that
 the gaps at the cuts need. So every rank of the papers' GLUE grids, 4 … 25, is a slice of the same bits, whichever was
@@ -107,13 +105,13 @@ class FactorStore:
         began = time.perf_counter()
         k = check_request(weight, rank, part, name)
         first = part_start(part, rank, k)
-        digest = weight_digest(weight)
+        digest = tensor_digest(weight)
         bucket = _bucket(rank, k)
         wanted = _with_neighbours(part_start(part, bucket, k), bucket, k)
         identity = {"digest": digest, "part": part, "rank": bucket, "algorithm": ALGORITHM}
         window = self._read(identity)
-        cached = window is not None and window.covers(*wanted)
-        if window is None or not cached:
+        cached = window is not None
+        if window is None:
             window = decompose(weight, *wanted, name=name)
             self._write(identity, window)
         gap = window.gap(first, rank)

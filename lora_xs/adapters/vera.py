@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.adapters.baselines import inject, peft_targets
-from lora_xs.adapters.store import weight_digest
+from lora_xs.adapters.window import tensor_digest
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
 
@@ -89,6 +89,6 @@ def _projections(model: Any) -> dict[str, Any] | None:
         return None
     return {
         "key": config.projection_prng_key,
-        "vera_A": weight_digest(A["default"]),
-        "vera_B": weight_digest(B["default"]),
+        "vera_A": tensor_digest(A["default"]),
+        "vera_B": tensor_digest(B["default"]),
     }

@@ -40,10 +40,6 @@ class Window:
         """Number of triplets held."""
         return self.svd.S.numel()
 
-    def covers(self, first: int, count: int) -> bool:
-        """Whether the triplets `first … first + count - 1` are all held."""
-        return self.first <= first and first + count <= self.first + self.count
-
     def slice(self, first: int, count: int) -> TruncatedSvd:
         """The triplets `first … first + count - 1`, as contiguous copies."""
         rows = slice(first - self.first, first - self.first + count)

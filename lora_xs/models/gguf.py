@@ -70,10 +70,14 @@ def from_gguf(file: Path) -> Converted:
         except OSError as error:
             log.warning("converted weights are not kept: %s", error)
     if digest not in _temporary:
-        _temporary[digest] = Path(tempfile.mkdtemp(prefix="lora_xs-model-"))
-        atexit.register(shutil.rmtree, _temporary[digest], ignore_errors=True)
-        _convert(file, _temporary[digest], source)
-    return Converted(_temporary[digest], source, _sound_weights(_temporary[digest], source) or {})
+        folder = Path(tempfile.mkdtemp(prefix="lora_xs-model-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _convert(file, folder, source)
+        _temporary[digest] = folder
+    files = _sound_weights(_temporary[digest], source)
+    if files is None:
+        raise UserError(f"{file.name}: its converted weights in {_temporary[digest]} were changed; start again")
+    return Converted(_temporary[digest], source, files)
 
 
 def _kept(folder: Path, file: Path, source: dict[str, str]) -> dict[str, str]:

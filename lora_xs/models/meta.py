@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_on_meta(model: ModelSpec, labels: int = 2) -> PreTrainedModel:
+def load_on_meta(model: ModelSpec) -> PreTrainedModel:
     """Shapes and names without weights: enough to count any of the papers' models.
 
-    Encoders get a classification head with `labels` outputs, decoders a language-model head. Raises UserError for a
+    Encoders get a classification head with two outputs, decoders a language-model head. Raises UserError for a
     config without an architecture.
     """
     import torch
@@ -24,7 +24,7 @@ def load_on_meta(model: ModelSpec, labels: int = 2) -> PreTrainedModel:
     if not shape:
         raise UserError(f"model={model.name} has no architecture in its config; add one to count it without weights")
     config = AutoConfig.for_model(shape.pop("model_type"), **shape)
-    config.num_labels = labels
+    config.num_labels = 2
     builder = AutoModelForSequenceClassification if model.kind == "encoder" else AutoModelForCausalLM
     with torch.device("meta"):
         return builder.from_config(config)

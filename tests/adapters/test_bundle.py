@@ -179,6 +179,19 @@ def test_a_taken_name_an_existing_file_and_an_unknown_user_are_refused(tmp_path,
     assert "closed" in refused(bundle.R, "ada")
 
 
+def test_a_forged_description_is_refused_and_writes_nothing_anywhere(tmp_path, packed):
+    content, path = packed.read_bytes(), tmp_path / "forged.safetensors"
+    for dtype in (b"complex", b"int8___"):
+        forged = content.replace(rb"R_dtype\\\":\\\"float32", rb"R_dtype\\\":\\\"" + dtype)
+        assert forged != content
+        path.write_bytes(forged)
+        assert "not a bundle, or damaged" in refused(Bundle, path)
+    family = json.loads(Bundle(packed).family.to_json())
+    for file in ("../../escaped.safetensors", "/tmp/escaped.safetensors", "adapter_config.json"):
+        with pytest.raises(ValueError, match="no file of an adapter"):
+            Family.from_json(json.dumps({**family, "head": [[file, "classifier.weight", [2, 8], "float32"]]}))
+
+
 def test_a_truncated_damaged_or_foreign_file_is_one_line(tmp_path, folders, packed):
     content = packed.read_bytes()
     path = tmp_path / "users.safetensors"

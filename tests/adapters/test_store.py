@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_xs.adapters import store as store_module
-from lora_xs.adapters.store import FactorStore, StoredTruncation, weight_digest
+from lora_xs.adapters.store import FactorStore, StoredTruncation
 from lora_xs.adapters.svd import truncated_svd
-from lora_xs.adapters.window import part_start
+from lora_xs.adapters.window import part_start, tensor_digest
 from lora_xs.errors import UserError
 
 PARTS = ("top", "middle", "bottom")
@@ -121,13 +121,13 @@ def test_near_degenerate_gap_is_a_warning_that_names_the_module() -> None:
 
 def test_digest_follows_content_shape_and_dtype_only() -> None:
     weight = weight_of()
-    digest = weight_digest(weight)
+    digest = tensor_digest(weight)
     assert len(digest) == 32 and int(digest, 16) >= 0
-    assert weight_digest(torch.nn.Parameter(weight.mT.contiguous().mT)) == digest
+    assert tensor_digest(torch.nn.Parameter(weight.mT.contiguous().mT)) == digest
     touched = weight.clone()
     touched[40, 40] = torch.nextafter(touched[40, 40], torch.tensor(9.0))
-    halves = [weight_digest(weight.to(dtype)) for dtype in (torch.bfloat16, torch.float16, torch.float64)]
-    others = [weight_digest(touched), weight_digest(weight.reshape(72, 90)), weight_digest(weight.mT), *halves]
+    halves = [tensor_digest(weight.to(dtype)) for dtype in (torch.bfloat16, torch.float16, torch.float64)]
+    others = [tensor_digest(touched), tensor_digest(weight.reshape(72, 90)), tensor_digest(weight.mT), *halves]
     assert len({digest, *others}) == 7
 
 
