@@ -68,7 +68,9 @@ def print_scores(scored: Sequence[Scored]) -> None:
     """
     asked = [name for name in SCORERS if any(name in one.scores.points for one in scored)]
     others: list[Scorer] = [name for name in asked if name != "strict"] if "strict" in asked else []
-    table = Table("test", "n", *asked, "no answer", *(f"{name} ≠ strict" for name in others), "self-compared", "unjudged")
+    table = Table(
+        "test", "n", *asked, "no answer", *(f"{name} ≠ strict" for name in others), "self-compared", "unjudged"
+    )
     for one in scored:
         scores = one.scores
         table.add_row(
