@@ -51,7 +51,7 @@ def model_snapshot(name: str, repository: str, revision: str | None) -> tuple[Pa
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{where} is unknown to the hub; correct model.revision, or leave it out for main") from error
-    except (errors.LocalEntryNotFoundError, OSError) as error:  # gated and unknown repositories are OSErrors too
+    except Exception as error:  # a refusal of the hub, or the HTTP client's own error: see `offline`
         raise UserError(_why(where, repository, error)) from error
     path = Path(folder)
     if not any(path.glob("*.safetensors")):

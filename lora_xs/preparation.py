@@ -6,6 +6,7 @@ import dataclasses
 import json
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def prepare(
     with phases("rows"):
         rows = ingredients.rows(spec)
         tests = [ingredients.test(spec, name) for name in task.tests]
-    _check_scorer(spec, tests)
+    _check_installed(spec, tests)
 
     import_libraries(quantised=spec.model.quantization != "none")
     from transformers import set_seed
@@ -73,6 +74,8 @@ def prepare(
     from lora_xs.adapters.ranks import share_start
     from lora_xs.adapters.trainable import count
     from lora_xs.adapters.xs import describe_factors
+    from lora_xs.evaluation.generation.hf import context_of
+    from lora_xs.evaluation.readings import check_fit
     from lora_xs.models import describe_tokenizer
     from lora_xs.models.unpadded import unpad_as_asked
     from lora_xs.training.labels import LabelTrainer
@@ -86,6 +89,7 @@ def prepare(
     with phases("model"):
         model, tokenizer = ingredients.base(spec, location, 0 if instruction else max(1, len(rows.labels)))
     model.config.name_or_path = model.name_or_path = spec.model.hub or spec.model.name
+    check_fit(spec, tests, tokenizer, context_of(model))
     unpadded = not instruction and unpad_as_asked(model, spec)
     with phases("tokens"):
         material = ingredients.material(spec, rows, tokenizer)
@@ -135,13 +139,14 @@ def prepare(
     return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress)
 
 
-def _check_scorer(spec: RunSpec, tests: list[QuestionSet]) -> None:
-    """A scorer that is missing must not be found missing after hours of training."""
+def _check_installed(spec: RunSpec, tests: list[QuestionSet]) -> None:
+    """A scorer or an engine that is missing must not be found missing after hours of training."""
     from lora_xs.evaluation.answers import independent
 
-    wanted = spec.evaluation.scorer == "math_verify" and any(test.family != "choice" for test in tests)
-    if wanted and not independent.installed():
-        raise UserError("evaluation.scorer=math_verify needs math-verify; run `pip install '.[scoring]'`")
+    if spec.evaluation.scorer == "math_verify" and any(test.family != "choice" for test in tests):
+        independent.require()
+    if spec.evaluation.engine == "vllm" and tests and find_spec("vllm") is None:
+        raise UserError("evaluation.engine=vllm needs vLLM; run `pip install 'lora-xs[vllm]'`, or use engine=hf")
 
 
 def rebuilt(spec: RunSpec, location: Location, adapter: Path) -> Any:

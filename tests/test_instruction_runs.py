@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -206,9 +207,9 @@ def test_merged_and_unmerged_answer_alike(tuned, tmp_path: Path) -> None:
     assert texts[0] == texts[1]
 
 
-def commonsense(root: Path) -> Path:
-    """OpenBookQA-like files of 30 training rows and 6 questions."""
-    for split, count in (("train", 30), ("test", 6)):
+def commonsense(root: Path, *names: str) -> Path:
+    """OpenBookQA-like files of 30 training rows and 6 questions, for each test of these folders."""
+    for name, split, count in ((name, *of) for name in names for of in (("train", 30), ("test", 6))):
         rows = []
         for index in range(count):
             label = f"answer{index % 4 + 1}"
@@ -218,14 +219,14 @@ def commonsense(root: Path) -> Path:
             rows.append(
                 {"instruction": asked, "input": "", "output": f"the correct answer is {label}", "answer": label}
             )
-        file = root / "commonsense" / "openbookqa" / f"{split}.json"
+        file = root / "commonsense" / name / f"{split}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(rows))
     return root
 
 
 def test_multiple_choice_is_read_by_generation_and_by_likelihood(tuned, tmp_path: Path) -> None:
-    root = commonsense(tmp_path / "data")
+    root = commonsense(tmp_path / "data", "openbookqa")
     spec = tuned(
         "task=commonsense/merged",
         f"data.root={root}",
@@ -240,9 +241,52 @@ def test_multiple_choice_is_read_by_generation_and_by_likelihood(tuned, tmp_path
     assert test["n"] == 6 and test["scorer"] == "strict" and test["decoding"]["beams"] == 4
     assert set(test["likelihood"]) == {"sum", "per_token"} and 0 <= test["likelihood"]["sum"] <= 100
     lines = (spec.folder / "likelihoods" / "obqa.jsonl").read_text().splitlines()
-    assert len(lines) == 6 and len(json.loads(lines[0])["log_likelihoods"]) == 4
+    assert len(lines) == 7 and len(json.loads(lines[1])["log_likelihoods"]) == 4  # the first is the header
+    assert test["not_finite"] == test["unjudged"] == 0
     header, completions = read_generations(spec.folder / "generations" / "obqa.jsonl")
     assert header["decoding"]["beams"] == 4 and len(completions) == 6
+
+
+def test_likelihoods_that_were_all_there_when_a_run_was_killed_are_not_computed_again(
+    tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_xs.evaluation import likelihood as room
+
+    spec = tuned(
+        "task=commonsense/merged",
+        f"data.root={commonsense(tmp_path / 'data', 'openbookqa', 'ARC-Easy')}",
+        "task.tests=[obqa,arc_easy]",
+        "task.test_rows=null",
+        "task.train_rows=20",
+        "evaluation.reading=likelihood",
+        "evaluation.max_new_tokens={word_problems: 6}",  # none of the two generates, so none needs a limit
+        "task.max_length=600",
+    )
+    usual, begun = room.choice_log_likelihoods, []
+
+    def compute(model, tokenizer, questions, **settings):
+        begun.append(questions.name)
+        if begun == ["obqa", "arc_easy"]:
+            raise Killed
+        return usual(model, tokenizer, questions, **settings)
+
+    monkeypatch.setattr(room, "choice_log_likelihoods", compute)
+    with pytest.raises(Killed):
+        run(spec)
+    tests = run(spec).train["tests"]
+    assert begun == ["obqa", "arc_easy", "arc_easy"] and set(tests) == {"obqa", "arc_easy"}
+    monkeypatch.undo()
+    again = run(spec, force=True).train["tests"]
+    assert [again[name]["likelihood"] for name in tests] == [tests[name]["likelihood"] for name in tests]
+
+
+def test_what_its_tests_lack_is_said_before_a_run_trains(tuned, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"word_problems/\d+: \d+ tokens and 5000 new ones are more than"):
+        run(tuned("evaluation.max_new_tokens=5000"))
+    if importlib.util.find_spec("vllm") is None:
+        with pytest.raises(UserError, match="engine=vllm needs vLLM; run `pip install"):
+            run(tuned("evaluation.engine=vllm"))
+    assert not list(tmp_path.rglob("adapter")) and not list(tmp_path.rglob("metrics.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -259,6 +303,7 @@ def test_multiple_choice_is_read_by_generation_and_by_likelihood(tuned, tmp_path
         (["evaluation.engine=vllm", "evaluation.beams=2"], "vllm decodes greedily"),
         (["evaluation.engine=vllm", "method=vera"], "plain LoRA"),
         (["evaluation.max_new_tokens={gsm8k: 3}"], "no limit for word_problems"),
+        (["evaluation.max_new_tokens={gsm8k: 3}", "evaluation.reading=likelihood"], "no limit for word_problems"),
         (
             ["task=math/metamathqa", "rank.r=128", "trainer.learning_rate=null"],
             "trainer.learning_rate is an open field",

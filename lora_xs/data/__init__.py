@@ -12,11 +12,11 @@ from lora_xs.data.glue import GLUE, load_glue
 from lora_xs.data.instruction_sets import INSTRUCTION_LOADERS
 from lora_xs.data.questions import TESTS, QuestionSet
 from lora_xs.data.reviews import load_reviews
-from lora_xs.data.rows import TaskRows, limit_rows
+from lora_xs.data.rows import TaskRows
 from lora_xs.data.sources import Request
 from lora_xs.errors import UserError
 
-__all__ = ["LOADERS", "TESTS", "QuestionSet", "TaskRows", "limit_rows", "load_rows", "load_test"]
+__all__ = ["LOADERS", "TESTS", "QuestionSet", "TaskRows", "load_rows", "load_test"]
 
 LOADERS: dict[str, Callable[[Request], Any]] = {
     **{f"glue/{name}": partial(load_glue, name) for name in GLUE},

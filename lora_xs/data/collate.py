@@ -24,7 +24,6 @@ class Collator:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        pad_to_multiple_of: int | None = None,
         *,
         padding: Literal["longest", "max_length"] = "longest",
         max_length: int | None = None,
@@ -37,7 +36,6 @@ class Collator:
             tokenizer,
             padding=padding,
             max_length=max_length if padding == "max_length" else None,
-            pad_to_multiple_of=pad_to_multiple_of,
         )
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -120,6 +120,12 @@ def text_field(row: Any, place: str, *names: str, may_be_empty: bool = False) ->
         raise UserError(f"{place}: field '{name}' must be a text, not {type(value).__name__}")
     if not value.strip() and not may_be_empty:
         raise UserError(f"{place}: field '{name}' is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{place}: field '{name}' has half a character ({value[error.start]!a}) at {error.start}; correct the text"
+        ) from error
     return value
 
 
@@ -143,10 +149,10 @@ def _missing(request: Request, what: str, local: Sequence[str], hub: HubFiles | 
 
 def _parquet(path: Path, content: bytes) -> Iterator[Row]:
     try:
-        table = pq.ParquetFile(io.BytesIO(content)).read()
-    except pa.ArrowException as error:
+        rows = pq.ParquetFile(io.BytesIO(content)).read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:  # damage within columns comes out as any of the three
         raise UserError(f"{path}: not a Parquet file ({str(error).partition(chr(10))[0]})") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
+    for number, row in enumerate(rows, start=1):
         yield f"{path}: row {number}", row
 
 
@@ -157,6 +163,8 @@ def _json_list(path: Path, content: bytes) -> Iterator[Row]:
         raise UserError(f"{path}:{content[: error.start].count(10) + 1}: not UTF-8") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists without end
+        raise UserError(f"{path}: not JSON that can be read ({error})") from error
     for number, row in enumerate(rows, start=1):
         yield f"{path}: row {number}", row
 
@@ -166,8 +174,11 @@ def _json_lines(path: Path, content: bytes) -> Iterator[Row]:
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         place = f"{path}:{number}"
         try:
-            yield place, json.loads(line.decode("utf-8"))
+            row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise UserError(f"{place}: not UTF-8 (byte {error.start} of the line)") from error
         except json.JSONDecodeError as error:
             raise UserError(f"{place}: not JSON ({error.msg} at column {error.colno})") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not JSON that can be read ({error})") from error
+        yield place, row

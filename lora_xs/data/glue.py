@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lora_xs.data.files import read_rows
-from lora_xs.data.hub import HubUnavailable, fetch_hub_file
+from lora_xs.data.files import HubFiles, gather_rows, text_field
 from lora_xs.data.rows import Columns, Kind, TaskRows, build_rows
-from lora_xs.data.sources import Request, local_root, resolve_source, sha256
+from lora_xs.data.sources import Request, resolve_source
 from lora_xs.errors import UserError
 
 REPO = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"  # the repository's commit with Parquet files, one a split
+OTHERWISE = "task=reviews instead, which the package registry serves"
 SCORES = (0.0, 5.0)  # of STS-B
 
 
@@ -44,55 +44,30 @@ def load_glue(name: str, request: Request) -> TaskRows:
     Raises UserError for a missing file, an unreachable hub and a malformed row (`file:line: field …`).
     """
     task = GLUE[name]
-    splits = ("train", task.validation)
-    origin: dict[str, Any]
-    if resolve_source(request, ("local", "hub")) == "local":
-        folder = local_root(request)
-        paths = [folder / "glue" / name / f"{split}.jsonl" for split in splits]
-        for path in paths:
-            if not path.is_file():
-                raise UserError(_missing(request, f"no file {path}"))
-        origin = {"source": "local", "files": {}}
-    else:
-        names = [f"{name}/{split}-00000-of-00001.parquet" for split in splits]
-        try:
-            first, commit = fetch_hub_file(REPO, names[0], request.revision or REVISION)
-            second, _ = fetch_hub_file(REPO, names[1], commit)
-        except HubUnavailable as error:
-            raise UserError(_missing(request, str(error))) from error
-        paths = [first, second]
-        origin = {"source": "hub", "repo": REPO, "revision": commit, "files": {}}
+    # for both splits together: half a task in the folder is a mistake, not a reason to mix it with the hub's
+    asked = replace(request, source=resolve_source(request, ("local", "hub"), local_holds=f"glue/{name}"))
+    origin: dict[str, Any] = {}
+    files: dict[str, str] = {}
     columns: list[Columns] = []
-    for path in paths:
-        content = path.read_bytes()
-        origin["files"][f"{name}/{path.name}"] = sha256(content)
-        columns.append(Columns.of([_check(row, place, task) for place, row in read_rows(path, content)]))
+    for split in ("train", task.validation):
+        remote = HubFiles(REPO, REVISION, (f"{name}/{split}-00000-of-00001.parquet",))
+        rows, origin = gather_rows(asked, (f"glue/{name}/{split}.jsonl",), remote, OTHERWISE)
+        asked = replace(asked, revision=origin.get("revision"))  # a branch may move between the two
+        files |= {file.removeprefix("glue/"): digest for file, digest in origin["files"].items()}
+        columns.append(Columns.of([_check(row, place, task) for place, row in rows]))
     kind: Kind = "classification" if task.labels else "regression"
-    return build_rows(columns[0], columns[1], kind, task.labels, origin)
+    return build_rows(columns[0], columns[1], kind, task.labels, origin | {"files": files})
 
 
 def _check(row: Any, place: str, task: GlueTask) -> tuple[str, str | None, Any]:
     """(text_a, text_b or None, label) of a raw row. Raises UserError naming `place` and the field."""
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: a row must be a JSON object, not {type(row).__name__}")
-    for field in (*task.fields, "label"):
-        if field not in row:
-            raise UserError(f"{place}: field '{field}' is missing")
-    for field in task.fields:
-        if not isinstance(row[field], str):
-            raise UserError(f"{place}: field '{field}' must be a text, not {type(row[field]).__name__}")
+    texts = [text_field(row, place, field, may_be_empty=True) for field in task.fields]
+    if "label" not in row:
+        raise UserError(f"{place}: field 'label' is missing")
     label = row["label"]
     if task.labels:
         if type(label) is not int or not 0 <= label < len(task.labels):
             raise UserError(f"{place}: field 'label' must be an integer 0 to {len(task.labels) - 1}, not {label!r}")
     elif type(label) not in (int, float) or not math.isfinite(label) or not SCORES[0] <= label <= SCORES[1]:
         raise UserError(f"{place}: field 'label' must be a number {SCORES[0]} to {SCORES[1]}, not {label!r}")
-    return row[task.fields[0]], row[task.fields[1]] if len(task.fields) == 2 else None, label
-
-
-def _missing(request: Request, what: str) -> str:
-    return (
-        f"task={request.task}: {what}; three ways to provide it: the hub (data.source=hub, needs internet once),"
-        " a folder (data.root=<folder> or LORA_XS_DATA, with glue/<name>/<split>.jsonl), or task=reviews instead,"
-        " which the package registry serves"
-    )
+    return texts[0], texts[1] if len(texts) == 2 else None, label

@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from lora_xs.data.prompts import prompt_named
-from lora_xs.data.rows import content_hash, limit_rows, table_of
+from lora_xs.data.rows import content_hash, describe_splits, limit_rows
 from lora_xs.data.subsets import drawn_rows
 from lora_xs.errors import UserError
 
@@ -48,7 +48,7 @@ class InstructionRows:
         else:
             rest = limit_rows(rest, train_rows, seed)
         validation = self.train.select(held) if held else self.validation
-        return InstructionRows(rest, validation, {**self.identity, **_describe(rest, validation)})
+        return InstructionRows(rest, validation, {**self.identity, **describe_splits(rest, validation)})
 
 
 def render_rows(pairs: Iterable[tuple[str, str]], prompt: str, origin: dict[str, Any]) -> InstructionRows:
@@ -61,7 +61,7 @@ def render_rows(pairs: Iterable[tuple[str, str]], prompt: str, origin: dict[str,
         responses.append(template.response(response))
     train, none = _dataset(prompts, responses), _dataset([], [])
     named = {"prompt": prompt, "prompt_sha256": template.sha256}
-    return InstructionRows(train, none, {**origin, **named, **_describe(train, none)})
+    return InstructionRows(train, none, {**origin, **named, **describe_splits(train, none)})
 
 
 def _dataset(prompts: list[str], responses: list[str]) -> Dataset:
@@ -69,11 +69,3 @@ def _dataset(prompts: list[str], responses: list[str]) -> Dataset:
         {"prompt": pa.array(prompts, pa.large_string()), "response": pa.array(responses, pa.large_string())}
     )
     return Dataset(table, fingerprint=content_hash(table)[:16])
-
-
-def _describe(train: Dataset, validation: Dataset) -> dict[str, Any]:
-    tables = {"train": table_of(train), "validation": table_of(validation)}
-    return {
-        "rows": {split: table.num_rows for split, table in tables.items()},
-        "content": {split: content_hash(table) for split, table in tables.items()},
-    }

@@ -7,11 +7,11 @@ from functools import partial
 
 from lora_xs.data.choice_tests import CHOICE_TESTS, load_choice_test
 from lora_xs.data.math_tests import load_gsm8k, load_math
-from lora_xs.data.question_set import Question, QuestionSet
+from lora_xs.data.question_set import QuestionSet
 from lora_xs.data.sources import Request
 from lora_xs.data.word_problems import load_word_problem_test
 
-__all__ = ["TESTS", "Question", "QuestionSet"]
+__all__ = ["TESTS", "QuestionSet"]
 
 TESTS: dict[str, Callable[[Request], QuestionSet]] = {
     "gsm8k": load_gsm8k,

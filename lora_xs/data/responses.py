@@ -7,7 +7,6 @@ counted. Nothing is ever masked by the padding token's id, so a row's own end of
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,8 @@ import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from lora_xs.cache import cache_root
 from lora_xs.data.instruction import InstructionRows
-from lora_xs.data.rows import content_hash, table_of
-from lora_xs.data.tokens import BATCH, describe, described, kept_table, tokenizer_hash
+from lora_xs.data.tokens import BATCH, describe, tokenized_splits
 from lora_xs.errors import UserError
 
 FORMAT = 1  # of a kept file; a change of meaning below must raise it
@@ -54,40 +51,15 @@ def tokenize_responses(
     """
     if tokenizer.eos_token_id is None:
         raise UserError(f"tokenizer {type(tokenizer).__name__} has no end-of-sequence token: responses would never end")
-    folder = cache or cache_root("data")
-    spelling = tokenizer_hash(tokenizer)
-    splits = {
-        name: _tokenized_split(table_of(dataset), tokenizer, spelling, max_length, folder)
-        for name, dataset in (("train", rows.train), ("validation", rows.validation))
-    }
-    contents = {name: described(table) for name, table in splits.items()}
-    counts = {key: {name: int(kept[key]) for name, kept in contents.items()} for key in _COUNTS}
-    return Responses(
-        train=Dataset(splits["train"], fingerprint=contents["train"]["content"][:16]),
-        validation=Dataset(splits["validation"], fingerprint=contents["validation"]["content"][:16]),
-        truncated=counts["truncated"],
-        silent=counts["silent"],
-        boundary=counts["boundary"],
-        tokens=counts["tokens"],
-        identity=hashlib.sha256("".join(kept["content"] for kept in contents.values()).encode()).hexdigest(),
-    )
-
-
-_COUNTS = ("truncated", "silent", "boundary", "tokens")
-
-
-def _tokenized_split(
-    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, spelling: str, max_length: int, folder: Path | None
-) -> pa.Table:
-    key = f"responses {FORMAT} {content_hash(rows)} {spelling} {max_length}"
-    return kept_table(key, folder, lambda: _tokenize(rows, tokenizer, max_length))
+    splits, counts, identity = tokenized_splits(f"responses {FORMAT}", rows, tokenizer, max_length, cache, _tokenize)
+    return Responses(splits["train"], splits["validation"], **counts, identity=identity)
 
 
 def _tokenize(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
     flat: list[np.ndarray] = []
     lengths: list[int] = []
     masked: list[int] = []
-    counts = dict.fromkeys(_COUNTS, 0)
+    counts = dict.fromkeys(("truncated", "silent", "boundary", "tokens"), 0)
     for batch in rows.to_batches(BATCH):
         prompts, responses = (batch.column(name).to_pylist() for name in ("prompt", "response"))
         whole = _ids(tokenizer, [prompt + response for prompt, response in zip(prompts, responses, strict=True)])
@@ -107,8 +79,8 @@ def _tokenize(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: in
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text as the tokenizer begins one, without an end of sequence that some tokenizers add."""
+    """Token ids of each text as the tokenizer begins one; one that also ends them is refused by `load_tokenizer`."""
     if not texts:
         return []
     made: list[list[int]] = tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
-    return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in made]
+    return made

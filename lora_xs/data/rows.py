@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from lora_xs.data.subsets import drawn_rows
 from lora_xs.errors import UserError
 
 Kind = Literal["classification", "regression"]
@@ -37,7 +38,7 @@ class TaskRows:
         """These rows cut down by `limit_rows`, with an identity that is the subset's."""
         train = limit_rows(self.train, train_rows, seed)
         validation = limit_rows(self.validation, validation_rows, seed)
-        identity = {**self.identity, **_describe(train, validation, self.labels)}
+        identity = {**self.identity, **describe_splits(train, validation, self.labels)}
         return replace(self, train=train, validation=validation, identity=identity)
 
 
@@ -60,12 +61,12 @@ def build_rows(
 ) -> TaskRows:
     """TaskRows of checked columns; `origin` is what the identity says of the source."""
     first, second = _dataset(train, kind), _dataset(validation, kind)
-    return TaskRows(first, second, kind, labels, {**origin, **_describe(first, second, labels)})
+    return TaskRows(first, second, kind, labels, {**origin, **describe_splits(first, second, labels)})
 
 
 def limit_rows(dataset: Dataset, n: int | None, seed: int) -> Dataset:
-    """`n` rows in their old order: those whose sha256 of `"<seed>:<row index>"` is smallest. None, or `n` above the
-    number of rows: all of them.
+    """`n` rows in their old order: `drawn_rows` labelled with the seed. None, or `n` above the number of rows: all of
+    them.
 
     So a subset depends on nothing but `n`, `seed` and the number of rows, and a smaller one lies inside a larger one.
     Raises UserError for `n` below 1.
@@ -74,8 +75,7 @@ def limit_rows(dataset: Dataset, n: int | None, seed: int) -> Dataset:
         return dataset
     if n < 1:
         raise UserError(f"a subset of {n} rows: at least 1 is needed, or none given for all rows")
-    ranks = sorted(range(len(dataset)), key=lambda index: hashlib.sha256(f"{seed}:{index}".encode()).digest())
-    return dataset.select(sorted(ranks[:n]))
+    return dataset.select(drawn_rows(str(seed), len(dataset), n))
 
 
 def table_of(dataset: Dataset) -> pa.Table:
@@ -110,19 +110,8 @@ def content_hash(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _numbers(column: pa.Array) -> bytes:
-    values = column.to_numpy(zero_copy_only=False)
-    return values.astype("<f4" if values.dtype.kind == "f" else "<i8").tobytes()
-
-
-def _dataset(columns: Columns, kind: Kind) -> Dataset:
-    label = pa.array(np.asarray(columns.label, np.float32 if kind == "regression" else np.int64))
-    texts = {"text_a": columns.first} | ({"text_b": columns.second} if columns.second else {})
-    table = pa.table({name: pa.array(values, pa.large_string()) for name, values in texts.items()} | {"label": label})
-    return Dataset(table, fingerprint=content_hash(table)[:16])
-
-
-def _describe(train: Dataset, validation: Dataset, labels: tuple[str, ...]) -> dict[str, Any]:
+def describe_splits(train: Dataset, validation: Dataset, labels: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What an identity says of the two splits: `rows`, `content` and, with `labels`, `label_counts`."""
     tables = {"train": table_of(train), "validation": table_of(validation)}
     described: dict[str, Any] = {
         "rows": {split: table.num_rows for split, table in tables.items()},
@@ -134,3 +123,15 @@ def _describe(train: Dataset, validation: Dataset, labels: tuple[str, ...]) -> d
             split: {name: count[label] for label, name in enumerate(labels)} for split, count in counts.items()
         }
     return described
+
+
+def _numbers(column: pa.Array) -> bytes:
+    values = column.to_numpy(zero_copy_only=False)
+    return values.astype("<f4" if values.dtype.kind == "f" else "<i8").tobytes()
+
+
+def _dataset(columns: Columns, kind: Kind) -> Dataset:
+    label = pa.array(np.asarray(columns.label, np.float32 if kind == "regression" else np.int64))
+    texts = {"text_a": columns.first} | ({"text_b": columns.second} if columns.second else {})
+    table = pa.table({name: pa.array(values, pa.large_string()) for name, values in texts.items()} | {"label": label})
+    return Dataset(table, fingerprint=content_hash(table)[:16])

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lora_xs.atomic import replace_file
 from lora_xs.cache import cache_root
-from lora_xs.data.rows import TaskRows, content_hash, table_of
+from lora_xs.data.rows import TaskRows, content_hash, lengths_of, table_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,20 +49,52 @@ def tokenize_rows(
     `cache` is the folder to keep them in, `cache_root("data")` where None. An entry is one checked file a split,
     written at once; a damaged one is made again, and a folder that cannot be written only costs the time.
     """
+    splits, counts, identity = tokenized_splits(str(FORMAT), rows, tokenizer, max_length, cache, _tokenize)
+    return Tokenized(
+        train=splits["train"],
+        validation=splits["validation"],
+        truncated=counts["truncated"],
+        tokens={name: int(lengths_of(dataset).sum()) for name, dataset in splits.items()},
+        identity=identity,
+    )
+
+
+class Splits(Protocol):
+    """Rows of two splits."""
+
+    @property
+    def train(self) -> Dataset: ...
+    @property
+    def validation(self) -> Dataset: ...
+
+
+def tokenized_splits(
+    kind: str,
+    rows: Splits,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    cache: Path | None,
+    tokenize: Callable[[pa.Table, PreTrainedTokenizerBase, int], pa.Table],
+) -> tuple[dict[str, Dataset], dict[str, dict[str, int]], str]:
+    """Both splits as `tokenize` makes them (a table that `describe` made), its counts by name and split, and a hash.
+
+    kind: what `tokenize` does, in words that change with its meaning; they are part of the key of what is kept. `cache`
+    is the folder to keep it in, `cache_root("data")` where None. The hash is that of the content of both splits.
+    """
     folder = cache or cache_root("data")
     spelling = tokenizer_hash(tokenizer)
-    splits = {
-        name: _tokenized_split(table_of(dataset), tokenizer, spelling, max_length, folder)
-        for name, dataset in (("train", rows.train), ("validation", rows.validation))
-    }
-    contents = {name: described(table) for name, table in splits.items()}
-    return Tokenized(
-        train=Dataset(splits["train"], fingerprint=contents["train"]["content"][:16]),
-        validation=Dataset(splits["validation"], fingerprint=contents["validation"]["content"][:16]),
-        truncated={name: kept["truncated"] for name, kept in contents.items()},
-        tokens={name: len(table.column("input_ids").combine_chunks().flatten()) for name, table in splits.items()},
-        identity=hashlib.sha256("".join(kept["content"] for kept in contents.values()).encode()).hexdigest(),
-    )
+
+    def split(dataset: Dataset) -> pa.Table:
+        table = table_of(dataset)
+        key = f"{kind} {content_hash(table)} {spelling} {max_length}"
+        return kept_table(key, folder, lambda: tokenize(table, tokenizer, max_length))
+
+    tables = {"train": split(rows.train), "validation": split(rows.validation)}
+    said = {name: _described(table) for name, table in tables.items()}
+    contents = {name: kept.pop("content") for name, kept in said.items()}
+    datasets = {name: Dataset(table, fingerprint=contents[name][:16]) for name, table in tables.items()}
+    counts = {count: {name: int(kept[count]) for name, kept in said.items()} for count in said["train"]}
+    return datasets, counts, hashlib.sha256("".join(contents.values()).encode()).hexdigest()
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -122,7 +154,7 @@ def kept_table(key: str, folder: Path | None, make: Callable[[], pa.Table]) -> p
     return table
 
 
-def described(table: pa.Table) -> dict[str, Any]:
+def _described(table: pa.Table) -> dict[str, Any]:
     """What the metadata of a kept table says of it."""
     found: dict[str, Any] = json.loads(table.schema.metadata[b"lora_xs"])
     return found
@@ -131,13 +163,6 @@ def described(table: pa.Table) -> dict[str, Any]:
 def describe(table: pa.Table, **counts: int) -> pa.Table:
     """The table with metadata `kept_table` can check: its content hash, and these counts."""
     return table.replace_schema_metadata({"lora_xs": json.dumps({"content": content_hash(table), **counts})})
-
-
-def _tokenized_split(
-    rows: pa.Table, tokenizer: PreTrainedTokenizerBase, spelling: str, max_length: int, folder: Path | None
-) -> pa.Table:
-    key = f"{FORMAT} {content_hash(rows)} {spelling} {max_length}"
-    return kept_table(key, folder, lambda: _tokenize(rows, tokenizer, max_length))
 
 
 def _tokenize(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:

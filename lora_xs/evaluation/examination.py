@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm.auto import tqdm
 
-from lora_xs.atomic import write_text
 from lora_xs.evaluation.answers import score_generations
-from lora_xs.evaluation.generation import Decoding, Engine, HfEngine, VllmEngine, answer
+from lora_xs.evaluation.generation import Engine, HfEngine, VllmEngine, answer
+from lora_xs.evaluation.generation.store import header_of
+from lora_xs.evaluation.readings import decoding_of, reads_completions, reads_likelihoods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,9 +47,10 @@ def examine(
     """By test, what the record says of it; completions lie in `folder/generations`, likelihoods in `likelihoods`.
 
     model: carries the selected adapter; with `evaluation.merged` the adapter is folded into the base here, for good.
-    base: the base model's folder, for engines that load it themselves. A set that was interrupted goes on where it
-    stood. `points` is the headline: `evaluation.scorer`'s verdict on completions where there are any, else the choice
-    of the highest likelihood; n and its binomial standard error (points) stand beside it.
+    base: the base model's folder, for engines that load it themselves. After an interruption completions go on where
+    they stood; a test's likelihoods are kept where they were all there, otherwise made anew. `points` is the headline:
+    `evaluation.scorer`'s verdict on completions where there are any, else the choice of the highest likelihood; n and
+    its binomial standard error (points) stand beside it.
     """
     evaluation = spec.evaluation
     if evaluation.merged and hasattr(model, "merge_and_unload"):
@@ -59,9 +60,9 @@ def examine(
     results: dict[str, dict[str, Any]] = {}
     for test in tests:
         result: dict[str, Any] = {"n": len(test.questions)}
-        if evaluation.reading in ("likelihood", "both") and test.family == "choice":
+        if reads_likelihoods(spec, test):
             result |= _by_likelihood(spec, model, tokenizer, test, folder / "likelihoods" / f"{test.name}.jsonl", stop)
-        if evaluation.reading in ("generation", "both") or test.family != "choice":
+        if reads_completions(spec, test):
             engine = engine or _engine(spec, model, tokenizer, folder, base)
             result |= _by_generation(spec, engine, test, folder / "generations" / f"{test.name}.jsonl", stop)
         results[test.name] = result
@@ -70,7 +71,7 @@ def examine(
 
 def _by_generation(spec: RunSpec, engine: Engine, test: QuestionSet, file: Path, stop: Stop) -> dict[str, Any]:
     evaluation = spec.evaluation
-    decoding = Decoding(evaluation.max_new_tokens[test.name], evaluation.beams or 1, test.stop)
+    decoding = decoding_of(spec, test)
     began = time.perf_counter()
     with tqdm(total=len(test.questions), desc=test.name, unit="row", disable=not sys.stderr.isatty()) as bar:
 
@@ -90,6 +91,7 @@ def _by_generation(spec: RunSpec, engine: Engine, test: QuestionSet, file: Path,
         "no_answer": scores.no_answer,
         "published_not_strict": scores.differing("published", "strict"),
         "self_compared": scores.self_compared,
+        "unjudged": scores.unjudged,
         "decoding": {**asdict(decoding), "stop": list(decoding.stop)},
         "cut_by_limit": sum(generation.finish == "length" for generation in generations),
         "tokens": sum(generation.tokens for generation in generations),
@@ -101,22 +103,23 @@ def _by_likelihood(
     spec: RunSpec, model: Any, tokenizer: Any, test: QuestionSet, file: Path, stop: Stop
 ) -> dict[str, Any]:
     from lora_xs.evaluation.likelihood import choice_log_likelihoods
+    from lora_xs.evaluation.likelihood_file import read_likelihoods, write_likelihoods
 
     began = time.perf_counter()
-    scores = choice_log_likelihoods(
-        model,
-        tokenizer,
-        test,
-        tokens_at_once=spec.evaluation.generation_tokens,
-        progress=lambda done, of: stop.raise_if_asked(),
-    )
-    golds = {question.id: question.gold for question in test.questions}
-    write_text(
-        file, "".join(json.dumps({**asdict(one), "gold": golds[one.id]}, sort_keys=True) + "\n" for one in scores)
-    )
+    header = header_of(test, None, {"signature": spec.signature, "merged": spec.evaluation.merged})
+    scores = read_likelihoods(file, header)
+    if scores is None:
+        scores = choice_log_likelihoods(
+            model,
+            tokenizer,
+            test,
+            tokens_at_once=spec.evaluation.generation_tokens,
+            progress=lambda done, of: stop.raise_if_asked(),
+        )
+        write_likelihoods(file, header, scores)
 
-    def points(best: Callable[[ChoiceScores], str]) -> float:
-        return 100.0 * sum(best(one) == golds[one.id] for one in scores) / len(scores)
+    def points(best: Callable[[ChoiceScores], str | None]) -> float:
+        return 100.0 * sum(best(one) == one.gold for one in scores) / len(scores)
 
     total = points(lambda one: one.best)
     return {
@@ -124,6 +127,7 @@ def _by_likelihood(
         "standard_error": math.sqrt(total * (100.0 - total) / len(scores)),
         "scorer": "likelihood",
         "likelihood": {"sum": total, "per_token": points(lambda one: one.best_per_token)},
+        "not_finite": sum(not one.finite for one in scores),  # questions with no best choice, counted as wrong
         "likelihood_seconds": round(time.perf_counter() - began, 3),
     }
 

@@ -7,6 +7,7 @@ forward pass where they differ in their last token, otherwise a second, short on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,14 +35,22 @@ class ChoiceScores:
     tokens: tuple[int, ...]
 
     @property
-    def best(self) -> str:
-        """The most likely choice (of equal ones the first)."""
-        return self.choices[_largest(self.log_likelihoods)]
+    def finite(self) -> bool:
+        """Whether every log-likelihood is a number; where one is not, no choice is the best."""
+        return all(map(math.isfinite, self.log_likelihoods))
 
     @property
-    def best_per_token(self) -> str:
-        """The choice with the largest mean log-likelihood a token."""
-        return self.choices[_largest([sum_ / n for sum_, n in zip(self.log_likelihoods, self.tokens, strict=True)])]
+    def best(self) -> str | None:
+        """The most likely choice (of equal ones the first), None where one is not finite."""
+        return self._largest(self.log_likelihoods)
+
+    @property
+    def best_per_token(self) -> str | None:
+        """The choice with the largest mean log-likelihood a token, None where one is not finite."""
+        return self._largest([sum_ / n for sum_, n in zip(self.log_likelihoods, self.tokens, strict=True)])
+
+    def _largest(self, values: Sequence[float]) -> str | None:
+        return self.choices[max(range(len(values)), key=lambda place: values[place])] if self.finite else None
 
 
 @dataclass(frozen=True)
@@ -75,13 +84,8 @@ def choice_log_likelihoods(
     choices, a continuation that leaves nothing to score, and one that is too long.
     """
     plain = plain_model(model)
-    rows = [_tokenise(tokenizer, question, place) for place, question in enumerate(questions.questions)]
     context = context_of(plain)
-    for row in rows:
-        length = len(row.shared) + max(len(rest) for rest in row.rests)
-        if context is not None and length > context:
-            name = questions.questions[row.place].id
-            raise UserError(f"{name}: {length} tokens are more than the model's {context}; leave the question out")
+    rows = [_tokenise(tokenizer, question, place, context) for place, question in enumerate(questions.questions)]
     sums: dict[int, list[float]] = {}
     with torch.inference_mode(), evaluating(plain):
         for batch in _batches(rows, tokens_at_once):
@@ -101,7 +105,12 @@ def choice_log_likelihoods(
     ]
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, question: Question, place: int) -> _Row:
+def check_question(tokenizer: PreTrainedTokenizerBase, question: Question, context: int | None) -> None:
+    """Raise UserError, as `choice_log_likelihoods` does, for a question that cannot be scored."""
+    _tokenise(tokenizer, question, 0, context)
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, question: Question, place: int, context: int | None) -> _Row:
     if not question.choices or len(question.choices) != len(question.continuations):
         raise UserError(f"{question.id}: no choices with a continuation each; score it by generation")
     start = len(tokenizer(question.prompt)["input_ids"])
@@ -114,6 +123,9 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, question: Question, place: int
         shared += 1
     if shared == 0:
         raise UserError(f"{question.id}: the prompt ends inside the first token of a choice; lengthen the prompt")
+    longest = max(map(len, whole))
+    if context is not None and longest > context:
+        raise UserError(f"{question.id}: {longest} tokens are more than the model's {context}; leave the question out")
     return _Row(place, whole[0][:shared], tuple(ids[shared:] for ids in whole), start)
 
 
@@ -191,7 +203,3 @@ def _log_probabilities(logits: Tensor, ids: Tensor) -> Tensor:
     """log p of the tokens `ids` `[…]` under `logits` `[…, vocabulary]`, in fp32."""
     logits = logits.float()
     return logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
-
-
-def _largest(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=lambda place: values[place])

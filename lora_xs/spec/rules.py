@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lora_xs.choices import LABELS
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ def _check_instruction(spec: RunSpec) -> None:
         raise UserError(
             "evaluation.select=best needs validation rows; give task.validation_rows or evaluation.select=last"
         )
-    unlimited = [test for test in task.tests if test not in evaluation.max_new_tokens]
-    if unlimited and evaluation.reading != "likelihood":
+    generated = [test for test in task.tests if evaluation.reading != "likelihood" or test not in LABELS]
+    unlimited = [test for test in generated if test not in evaluation.max_new_tokens]
+    if unlimited:
         raise UserError(
             f"evaluation.max_new_tokens has no limit for {', '.join(unlimited)}; give one, e.g. "
             "evaluation.max_new_tokens=256"

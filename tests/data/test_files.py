@@ -51,6 +51,10 @@ def test_the_three_forms_give_the_same_rows_each_with_its_place(tmp_path: Path) 
         ("a.json", b"[]", ":1: no rows"),
         ("a.jsonl", b"", ":1: no rows"),
         ("a.parquet", b"PAR1", ": not a Parquet file"),
+        ("a.jsonl", b'{"query": "a"}\n{"n": ' + b"1" * 5000 + b"}", ":2: not JSON that can be read"),
+        ("a.jsonl", b'{"query": "a"}\n' + b"[" * 100_000, ":2: not JSON that can be read"),
+        ("a.json", b"[" + b"1" * 5000 + b"]", ": not JSON that can be read"),
+        ("a.json", b"[" * 100_000, ": not JSON that can be read"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_line(
@@ -61,6 +65,21 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line(
     assert str(raised.value).startswith(f"{tmp_path / name}{said}") and "\n" not in str(raised.value)
 
 
+def test_a_parquet_file_damaged_anywhere_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"query": [f"text number {n}" for n in range(2000)]}), path, use_dictionary=False)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(4, len(whole), len(whole) // 60):
+        damaged = bytearray(whole)
+        damaged[place : place + 8] = bytes(byte ^ 0xFF for byte in damaged[place : place + 8])
+        try:
+            read_rows(path, bytes(damaged))
+        except UserError as error:
+            refused += str(error).startswith(f"{path}: not a Parquet file") and "\n" not in str(error)
+    assert refused > 10
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
@@ -69,6 +88,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line(
         ({"query": 3}, "place: field 'query' must be a text, not int"),
         ({"instruction": None}, "place: field 'instruction' must be a text, not NoneType"),
         ({"query": " \n"}, "place: field 'query' is empty"),
+        ({"query": "ab\ud83d"}, "place: field 'query' has half a character ('\\ud83d') at 2; correct the text"),
     ],
 )
 def test_a_field_that_is_not_the_text_it_should_be_is_named(row: object, said: str) -> None:

@@ -84,6 +84,7 @@ def test_a_line_separator_inside_a_text_does_not_end_the_row(tmp_path: Path) -> 
         ("mrpc", b'{"sentence1": "a", "sentence2": "b", "label": 1.0}', "field 'label' must be an integer"),
         ("stsb", b'{"sentence1": "a", "sentence2": "b", "label": 5.1}', "field 'label' must be a number 0.0 to 5.0"),
         ("stsb", b'{"sentence1": "a", "sentence2": "b", "label": NaN}', "field 'label' must be a number 0.0 to 5.0"),
+        ("mrpc", b'{"sentence1": "\\ud83d", "sentence2": "", "label": 1}', "field 'sentence1' has half a character"),
         ("mrpc", b'["a", "b", 1]', "a row must be a JSON object, not list"),
         ("mrpc", b'{"sentence1": "a",', "not JSON"),
         ("mrpc", b"", "not JSON"),
@@ -106,7 +107,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         load_rows("glue/mrpc", root=tmp_path)
 
 
-def test_a_missing_file_is_named_with_the_three_ways_to_provide_it(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_the_ways_to_provide_it(tmp_path: Path) -> None:
     path = write_task(tmp_path, "qnli", [], [])
     path.unlink()
     with pytest.raises(UserError) as raised:
@@ -182,6 +183,35 @@ def test_hub_rows_equal_local_rows_and_record_the_pinned_commit(tmp_path: Path, 
     assert load_rows("glue/mrpc", root=tmp_path).identity["content"] == rows.identity["content"]
 
 
+class ClientError(Exception):
+    """As an HTTP client's own errors: of no class that the hub's library or Python has."""
+
+
+def test_a_folder_of_other_tasks_does_not_hide_the_hub(tmp_path: Path, small_hub: type[SmallHub]) -> None:
+    write_task(tmp_path, "cola", [{"sentence": "x", "label": 0}], [{"sentence": "x", "label": 0}])
+    assert load_rows("glue/mrpc", root=tmp_path).identity["source"] == "hub"
+    with pytest.raises(UserError, match=r"no file .*glue/mrpc/train.jsonl"):
+        load_rows("glue/mrpc", root=tmp_path, source="local")
+
+
+def test_both_splits_are_of_the_commit_a_branch_first_stood_for(small_hub: type[SmallHub]) -> None:
+    load_rows("glue/mrpc", revision="main")
+    asked = [path for path in small_hub.requests if "validation-" in path]
+    assert asked and all(f"/resolve/{COMMIT}/" in path for path in asked)
+
+
+@pytest.mark.parametrize("error", [ClientError("no route"), OSError("full")])
+def test_whatever_the_client_raises_on_a_flaky_network_is_the_hubs_not_giving_the_file(
+    small_hub: type[SmallHub], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    with pytest.raises(UserError, match=rf"was not given by the hub \({type(error).__name__}\)"):
+        load_rows("glue/mrpc")
+
+
 def test_a_cached_commit_needs_no_request(small_hub: type[SmallHub], monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_rows("glue/mrpc").identity
     small_hub.requests.clear()
@@ -218,7 +248,7 @@ def test_without_network_and_cache_nothing_is_waited_for(
         load_rows("glue/mrpc")
     message = str(raised.value)
     assert ("HF_HUB_OFFLINE is set" if offline else "http://127.0.0.1:9 does not answer") in message
-    assert "mrpc/train-00000-of-00001.parquet" in message and "three ways" in message and "\n" not in message
+    assert "mrpc/train-00000-of-00001.parquet" in message and "ways to provide it" in message and "\n" not in message
 
 
 # --- the real files --------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 PAIRS = [("What is 1 + 1?", "2"), ("Name a colour.", "red\nblue"), ("Say nothing.", "")]
 
 
-def byte_tokenizer(bos: bool = False, eos: bool = False) -> PreTrainedTokenizerFast:
+def byte_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
     """Bytes, and a run of 16 blanks or a blank with the next letter merged, as the papers' tokenizers do."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
@@ -36,9 +36,8 @@ def byte_tokenizer(bos: bool = False, eos: bool = False) -> PreTrainedTokenizerF
     backend = Tokenizer(models.BPE(vocabulary, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    if bos or eos:
-        single = ("<s> " if bos else "") + "$A" + (" </s>" if eos else "")
-        backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="</s>")
 
 
@@ -62,12 +61,6 @@ def test_the_response_and_its_end_are_learned_and_nothing_of_the_prompt(tmp_path
         assert row["input_ids"].count(1) == bos
     assert made.truncated == made.silent == made.boundary == {"train": 0, "validation": 0}
     assert made.tokens["train"] == sum(len(row["input_ids"]) for row in made.train)
-
-
-def test_a_tokenizer_that_ends_its_texts_itself_gives_the_same_rows(tmp_path: Path) -> None:
-    plain = tokenize_responses(rows_of(), byte_tokenizer(), 512, tmp_path)
-    ending = tokenize_responses(rows_of(), byte_tokenizer(eos=True), 512, tmp_path)
-    assert ending.train[:] == plain.train[:] and ending.boundary["train"] == 0
 
 
 def test_rows_over_the_limit_lose_their_tail_and_rows_without_a_response_are_counted(tmp_path: Path) -> None:

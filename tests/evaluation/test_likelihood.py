@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +15,9 @@ from peft import get_peft_model
 from lora_xs import LoraXsConfig
 from lora_xs.data.question_set import Question, QuestionSet
 from lora_xs.errors import UserError
+from lora_xs.evaluation.generation.store import header_of
 from lora_xs.evaluation.likelihood import ChoiceScores, choice_log_likelihoods
+from lora_xs.evaluation.likelihood_file import read_likelihoods, write_likelihoods
 
 LAST_TOKEN = [  # the choices differ in their last token only
     (
@@ -129,6 +134,33 @@ def test_an_adapter_counts_unmerged_and_merged_and_training_mode_does_not(
 def test_the_best_choice_by_sum_and_by_token_may_differ() -> None:
     scores = ChoiceScores("q/0", "a", ("a", "b", "c"), (-2.0, -3.0, -2.0), (1, 4, 1))
     assert (scores.best, scores.best_per_token) == ("a", "b")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_where_a_likelihood_is_not_finite_no_choice_is_the_best(value: float) -> None:
+    scores = ChoiceScores("q/0", "a", ("a", "b"), (value, -1.0), (1, 1))
+    assert scores.best is None and scores.best_per_token is None and not scores.finite
+
+
+def test_likelihoods_are_kept_whole_and_read_for_the_same_questions_alone(tmp_path: Path) -> None:
+    file, header = tmp_path / "likelihoods" / "boolq.jsonl", header_of(asked(*LAST_TOKEN), None, {"signature": "s"})
+    scores = [
+        ChoiceScores("q/0", "a0", ("a0", "a1"), (-0.1 / 3, -7.0), (2, 3)),
+        ChoiceScores("q/1", "a0", ("a0", "a1"), (math.nan, -math.inf), (1, 1)),
+    ]
+    assert read_likelihoods(file, header) is None
+    write_likelihoods(file, header, scores)
+    assert json.loads(file.read_text().splitlines()[2])["log_likelihoods"] == [None, None]
+    read = read_likelihoods(file, header)
+    assert read is not None and read[0] == scores[0] and not read[1].finite and read[1].id == "q/1"
+    for other in (
+        header_of(asked(*LAST_TOKEN), None, {"signature": "t"}),
+        header_of(asked(LAST_TOKEN[1], LAST_TOKEN[0]), None, {"signature": "s"}),
+    ):
+        assert read_likelihoods(file, other) is None
+    for damage in (b"", b"{", b"[]\n", file.read_bytes()[:-9], file.read_bytes().rpartition(b'{"ch')[0]):
+        file.write_bytes(damage)
+        assert read_likelihoods(file, header) is None
 
 
 def test_progress_reaches_the_number_of_questions(tiny_decoder: Any, tiny_tokenizer: Any) -> None:

@@ -48,6 +48,7 @@ AWAY = r"is not in the hub's cache and the hub is out of reach; .*`hf download g
         (behind(refusal(errors.HfHubHTTPError, 503)), AWAY),
         (errors.LocalEntryNotFoundError("no network"), AWAY),
         (ConnectionError("no route to host"), AWAY),
+        (Exception("of the HTTP client's own class"), AWAY),
         (errors.HFValidationError("bad name"), r"is not the name of a repository; give model.hub=<owner>/<name>"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,

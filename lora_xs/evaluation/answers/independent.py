@@ -1,7 +1,8 @@
 """The `math-verify` library as an independent judge, in a process of its own that ends when an answer takes too long.
 
 The answer's text is the one that `strict` reads; the library judges whether it equals the reference. A hung answer is
-wrong, `timed out`, and costs SECONDS and a new start. The library evaluates text as code in places; see the worker for
+wrong, `timed out`, and costs SECONDS and a new start: on a busy machine that can happen to any, so `scores.py` counts
+what was left unjudged. The library evaluates text as code in places; see the worker for
 how that is prevented.
 """
 
@@ -27,7 +28,8 @@ from lora_xs.evaluation.answers.families import Verdict
 
 SECONDS = 5.0  # for one answer
 START_SECONDS = 120.0  # for the process's imports, on a busy machine
-TIMED_OUT = "timed out"
+TIMED_OUT, ENDED = "timed out", "ended the judge's process"
+UNJUDGED = (TIMED_OUT, ENDED)  # wrong for want of a verdict: another day, or machine, may have one
 WORKER = Path(__file__).with_name("math_verify_worker.py")
 
 _FORMULA = re.compile(r"[\\{}+*/^()=×÷−]|\d\s*-")  # what makes an answer a formula rather than a number and its unit
@@ -45,10 +47,8 @@ def require() -> None:
         raise UserError("scorer=math_verify needs math-verify; run `pip install 'math-verify>=0.9,<0.10'`")
 
 
-def judge(number: bool, completion: str, gold: str, seconds: float | None = None) -> Verdict:
+def judge(number: bool, completion: str, gold: str) -> Verdict:
     """Whether math-verify holds the answer and `gold` for equal; `number` where a plain number and unit is expected.
-
-    `seconds` bounds the time (default: SECONDS).
 
     Raises UserError where the library is missing or its process does not start.
     """
@@ -58,9 +58,7 @@ def judge(number: bool, completion: str, gold: str, seconds: float | None = None
         return Verdict(False, None, "no marker with an answer")
     if len(text) > LONGEST:
         return Verdict(False, text[:LONGEST], f"longer than {LONGEST} characters")
-    reply = _worker().ask(
-        {"gold": _delimited(bare(gold), number), "answer": _delimited(text, number)}, seconds or SECONDS
-    )
+    reply = _worker().ask({"gold": _delimited(bare(gold), number), "answer": _delimited(text, number)}, SECONDS)
     return Verdict(reply["correct"], text, reply["why"])
 
 
@@ -97,7 +95,7 @@ class Worker:
                 reply = None
             if reply is None:
                 self._stop()
-                return {"correct": False, "why": "ended the judge's process"}
+                return {"correct": False, "why": ENDED}
             return dict(json.loads(reply))
 
     def close(self) -> None:

@@ -64,7 +64,10 @@ def _rounded(text: str) -> int | None:
     top, slash, bottom = text.replace(",", "").partition("/")
     if len(text) > MOST_DIGITS or (slash and not top.strip("+-")):
         return None
-    value = float(Fraction(int(top), int(bottom) or 1)) if slash else float(top)
+    try:
+        value = float(Fraction(int(top), int(bottom) or 1)) if slash else float(top)
+    except OverflowError:  # a fraction above every double; a plain number that long is infinite instead
+        return None
     return round(value) if math.isfinite(value) else None
 
 

@@ -41,7 +41,8 @@ def read_number(text: str) -> Fraction | None:
     if len(text) > LONGEST:
         return None
     plain = text.replace("\u2212", "-").replace("{,}", ",").replace("\\,", ",").replace("\\!", "")
-    found = _ANSWER.fullmatch(plain.strip())
+    # one blank each: the units' patterns would try every way to share a run of them out
+    found = _ANSWER.fullmatch(re.sub(r"\s+", " ", plain.strip(), flags=re.ASCII))
     if not found:
         return None
     over, under = found["top"] or found["over"], found["bottom"] or found["under"]

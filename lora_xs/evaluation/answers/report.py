@@ -15,7 +15,7 @@ from lora_xs.errors import UserError
 from lora_xs.evaluation.answers.families import SCORERS, Scorer
 from lora_xs.evaluation.answers.scores import Scores, score_generations
 
-WIDTH = 132  # characters that a table's lines need
+WIDTH = 148  # characters that a table's lines need
 SHOWN = 48  # characters of an answer in a list
 FOLDER = "generations"  # of a run, with a file a test
 
@@ -61,11 +61,16 @@ def score_files(files: Iterable[Path], scorers: Sequence[Scorer] | None = None) 
     return scored
 
 
-def print_scores(scored: Sequence[Scored], console: Console | None = None) -> None:
-    """A line a file: rows, points ± standard error of every scorer that was asked, and where they differ."""
+def print_scores(scored: Sequence[Scored]) -> None:
+    """A line a file: rows, points ± standard error of every scorer that was asked, and where they differ.
+
+    `unjudged` are the rows that math_verify gave no verdict on.
+    """
     asked = [name for name in SCORERS if any(name in one.scores.points for one in scored)]
     others: list[Scorer] = [name for name in asked if name != "strict"] if "strict" in asked else []
-    table = Table("test", "n", *asked, "no answer", *(f"{name} ≠ strict" for name in others), "self-compared")
+    table = Table(
+        "test", "n", *asked, "no answer", *(f"{name} ≠ strict" for name in others), "self-compared", "unjudged"
+    )
     for one in scored:
         scores = one.scores
         table.add_row(
@@ -75,21 +80,22 @@ def print_scores(scored: Sequence[Scored], console: Console | None = None) -> No
             str(scores.no_answer),
             *(str(scores.differing(name, "strict")) for name in others),
             str(scores.self_compared),
+            str(scores.unjudged),
         )
-    _wide(console).print(table)
+    _wide().print(table)
 
 
-def print_disagreements(scored: Sequence[Scored], console: Console | None = None) -> None:
+def print_disagreements(scored: Sequence[Scored]) -> None:
     """A line a row on which the scorers are not of one mind: what was read, what was wanted, who says what and why."""
     rows = [(one, row) for one in scored for row in one.scores.disagreements]
     if not rows:
-        _wide(console).print("no disagreements")
+        _wide().print("no disagreements")
         return
     table = Table("row", "answer", "gold", *(f"{name}" for name in rows[0][1].verdicts), title="disagreements")
     for _, row in rows:
         opinions = (f"{'right' if row.verdicts[name] else 'wrong'}: {row.why[name]}" for name in row.verdicts)
         table.add_row(row.id, _shown(row.answer), _shown(row.gold), *map(_shown, opinions))
-    _wide(console).print(table)
+    _wide().print(table)
 
 
 def _points(scores: Scores, name: Scorer) -> str:
@@ -104,7 +110,7 @@ def _shown(text: str | None) -> Text:
     return Text(line if len(line) <= SHOWN else line[: SHOWN - 1] + "…")
 
 
-def _wide(console: Console | None) -> Console:
-    console = console or Console()
+def _wide() -> Console:
+    console = Console()
     # a pipe, or a narrow terminal: wrapped lines are better than cut words
-    return console if console.width >= WIDTH else Console(width=WIDTH, file=console.file)
+    return console if console.width >= WIDTH else Console(width=WIDTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,11 @@ from lora_xs.errors import UserError
 from lora_xs.evaluation.answers import independent
 from lora_xs.evaluation.answers.extraction import published_text
 from lora_xs.evaluation.answers.families import SCORERS, Scorer, Verdict, family_of
-from lora_xs.evaluation.answers.independent import TIMED_OUT
+from lora_xs.evaluation.answers.independent import UNJUDGED
 from lora_xs.evaluation.answers.judging import judge
 from lora_xs.evaluation.answers.normalisation import published_raises
+
+logger = logging.getLogger(__name__)
 
 
 class Answered(Protocol):
@@ -47,7 +50,8 @@ class Scores:
     no_answer: rows without a marker or label, or with nothing after it (wrong under every scorer).
     self_compared: rows wrong under `published` here that the papers' code counts as right, as it compares a prediction
         with itself when normalising it or the reference raises; 0 where `published` was not asked.
-    timed_out: rows wrong under `math_verify` because it did not come to an end in time.
+    unjudged: rows wrong under `math_verify` because it did not come to an end in time, or died; how many depends on the
+        machine and its load.
     """
 
     test: str
@@ -56,7 +60,7 @@ class Scores:
     standard_error: Mapping[Scorer, float]
     no_answer: int
     self_compared: int
-    timed_out: int
+    unjudged: int
     disagreements: tuple[Disagreement, ...]
     seconds: Mapping[Scorer, float]
 
@@ -77,7 +81,8 @@ def score_generations(test: str, generations: Sequence[Answered], scorers: Seque
     """Score every generation of `test` by `scorers`: by default all, `math_verify` only where it is installed.
 
     A multiple-choice answer is read once, as all scorers read it alike. Raises UserError for no generations, an unknown
-    test or scorer, a missing library that was asked for, and a bad reference (naming the row).
+    test or scorer, a missing library that was asked for, and a bad reference (naming the row). Rows that `math_verify`
+    left unjudged are a warning.
     """
     family = family_of(test)
     if not generations:
@@ -95,6 +100,14 @@ def score_generations(test: str, generations: Sequence[Answered], scorers: Seque
             seconds[name] = time.perf_counter() - started
     texts = columns["strict"] if "strict" in columns else [_judged(test, row, "strict") for row in generations]
     right = {name: sum(verdict.correct for verdict in column) / len(generations) for name, column in columns.items()}
+    unjudged = sum(verdict.why in UNJUDGED for verdict in columns.get("math_verify", ()))
+    if unjudged:
+        logger.warning(
+            "test %s: math_verify gave no verdict on %d answers in time, they count as wrong; score them again on an "
+            "idle machine (scripts/rescore.py --scorer math_verify)",
+            test,
+            unjudged,
+        )
     return Scores(
         test=test,
         n=len(generations),
@@ -102,7 +115,7 @@ def score_generations(test: str, generations: Sequence[Answered], scorers: Seque
         standard_error={name: 100 * math.sqrt(share * (1 - share) / len(generations)) for name, share in right.items()},
         no_answer=sum(verdict.answer is None for verdict in texts),
         self_compared=_self_compared(generations, columns.get("published", ())) if family == "expression" else 0,
-        timed_out=sum(verdict.why == TIMED_OUT for verdict in columns.get("math_verify", ())),
+        unjudged=unjudged,
         disagreements=tuple(_disagreements(generations, texts, columns)),
         seconds=seconds,
     )

@@ -46,16 +46,16 @@ class Generation:
     gold: str
 
 
-def header_of(questions: QuestionSet, decoding: Decoding, settings: Mapping[str, Any]) -> dict[str, Any]:
+def header_of(questions: QuestionSet, decoding: Decoding | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What makes two files comparable line by line; `settings` is the caller's share (model, adapter, dtype …).
 
-    Raises UserError where `settings` is not JSON.
+    decoding: None where nothing is generated. Raises UserError where `settings` is not JSON.
     """
     header = {
         "kind": "header",
         "version": VERSION,
         "test": questions.name,
-        "decoding": asdict(decoding),
+        "decoding": asdict(decoding) if decoding else None,
         "settings": dict(settings),
         "rows": len(questions.questions),
         "prompts": _digest([[question.id, question.prompt] for question in questions.questions]),

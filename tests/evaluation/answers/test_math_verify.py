@@ -14,7 +14,7 @@ import pytest
 
 from lora_xs.errors import UserError
 from lora_xs.evaluation.answers import independent, judge, score_generations
-from lora_xs.evaluation.answers.independent import TIMED_OUT, WORKER, Worker
+from lora_xs.evaluation.answers.independent import ENDED, TIMED_OUT, WORKER, Worker
 from lora_xs.evaluation.generation import Generation
 
 needs_library = pytest.mark.skipif(not independent.installed(), reason="optional: pip install 'math-verify>=0.9,<0.10'")
@@ -59,7 +59,7 @@ def test_a_hung_answer_is_wrong_and_the_next_one_is_judged_by_a_new_process(work
 
 
 def test_a_process_that_dies_costs_one_answer(worker: Worker) -> None:
-    assert not worker.ask(request("die"), 60)["correct"]
+    assert worker.ask(request("die"), 60) == {"correct": False, "why": ENDED}
     assert worker.ask(request("1"), 60)["correct"]
 
 

@@ -60,4 +60,4 @@ def test_the_independent_judge_agrees_on_a_sample(test: str) -> None:
     if not independent.installed():
         pytest.skip("optional: pip install 'math-verify>=0.9,<0.10'")
     scores = score_generations(test, references(test)[::EVERY], ["math_verify"])
-    assert scores.points["math_verify"] == 100 and scores.timed_out == 0
+    assert scores.points["math_verify"] == 100 and scores.unjudged == 0

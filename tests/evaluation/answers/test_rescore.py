@@ -48,9 +48,10 @@ def test_a_runs_tests_are_scored_a_line_each(
     rescore: ModuleType, a_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert rescore.main([str(a_run), "--scorer", "strict", "--scorer", "published"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "gsm8k" in line or "boolq" in line]
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if "gsm8k" in line or "boolq" in line]
     assert "1 of 1" not in lines[0] and "100.00 ± 0.00" in lines[0]
-    assert "3 of 9" in lines[1] and "33.33 ± 27.22" in lines[1] and "66.67 ± 27.22" in lines[1]
+    assert "unjudged" in out and "3 of 9" in lines[1] and "33.33 ± 27.22" in lines[1] and "66.67 ± 27.22" in lines[1]
 
 
 def test_disagreements_are_listed_and_a_models_text_is_neither_markup_nor_control(
@@ -73,6 +74,7 @@ def test_json_has_all_numbers(rescore: ModuleType, a_run: Path, capsys: pytest.C
     assert rescore.main([str(a_run), "--json", "--scorer", "strict"]) == 0
     boolq, gsm8k = json.loads(capsys.readouterr().out)
     assert boolq["points"] == {"strict": 100.0} and gsm8k["no_answer"] == 1 and gsm8k["rows"] == 9
+    assert gsm8k["unjudged"] == 0
     assert gsm8k["file"].endswith("gsm8k.jsonl") and gsm8k["n"] == 3
 
 

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from lora_xs.errors import UserError
-from lora_xs.evaluation.answers import SCORERS, family_of, judge, score, score_generations
+from lora_xs.evaluation.answers import SCORERS, Verdict, family_of, independent, judge, score, score_generations
 from lora_xs.evaluation.generation import Generation
 
 
@@ -32,7 +32,7 @@ def test_points_and_their_binomial_standard_error() -> None:
     assert scores.n == 5 and scores.points == {"strict": 40.0, "published": 60.0}
     expected = 100 * math.sqrt(0.4 * 0.6 / 5)
     assert scores.standard_error == pytest.approx({"strict": expected, "published": expected})
-    assert scores.no_answer == 1 and set(scores.seconds) == {"strict", "published"} and scores.timed_out == 0
+    assert scores.no_answer == 1 and set(scores.seconds) == {"strict", "published"} and scores.unjudged == 0
 
 
 def test_rows_that_the_published_code_compares_with_themselves_are_counted() -> None:
@@ -64,6 +64,17 @@ def test_a_multiple_choice_answer_is_read_once_for_all_scorers(monkeypatch: pyte
     scores = score_generations("boolq", rows_of("boolq", ("it is true", "true"), ("", "true"), ("false", "true")))
     assert len(read) == 3 and set(scores.points) == set(SCORERS) and len(set(scores.points.values())) == 1
     assert scores.no_answer == 1 and not scores.disagreements and scores.points["strict"] == pytest.approx(100 / 3)
+
+
+def test_answers_that_math_verify_left_unjudged_are_counted_and_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whys = iter([*independent.UNJUDGED, "judged different"])
+    monkeypatch.setattr(independent, "installed", lambda: True)
+    monkeypatch.setattr(independent, "judge", lambda number, completion, gold: Verdict(False, "1", next(whys)))
+    scores = score_generations("math", MATH[:3], ["math_verify"])
+    assert scores.unjudged == 2 and scores.points == {"math_verify": 0.0}
+    assert "no verdict on 2 answers" in caplog.text
 
 
 def test_one_scorer_alone_can_be_asked() -> None:
