@@ -74,8 +74,6 @@ def prepare(
     from lora_xs.adapters.ranks import share_start
     from lora_xs.adapters.trainable import count
     from lora_xs.adapters.xs import describe_factors
-    from lora_xs.evaluation.generation.hf import context_of
-    from lora_xs.evaluation.readings import check_fit
     from lora_xs.models import describe_tokenizer
     from lora_xs.models.unpadded import unpad_as_asked
     from lora_xs.training.labels import LabelTrainer
@@ -89,7 +87,11 @@ def prepare(
     with phases("model"):
         model, tokenizer = ingredients.base(spec, location, 0 if instruction else max(1, len(rows.labels)))
     model.config.name_or_path = model.name_or_path = spec.model.hub or spec.model.name
-    check_fit(spec, tests, tokenizer, context_of(model))
+    if tests:
+        from lora_xs.evaluation.generation.hf import context_of
+        from lora_xs.evaluation.readings import check_fit
+
+        check_fit(spec, tests, tokenizer, context_of(model))
     unpadded = not instruction and unpad_as_asked(model, spec)
     with phases("tokens"):
         material = ingredients.material(spec, rows, tokenizer)
