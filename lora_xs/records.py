@@ -24,7 +24,8 @@ RECORD, ATTEMPT = "record.json", "attempt.json"
 class Record:
     """One run's evidence.
 
-    run: signature, spec, protocol, provenance, seed, command, started (UTC, ISO 8601), seconds, error.
+    run: signature, spec, protocol, provenance, seed, command, started (UTC, ISO 8601), seconds, error, attempts
+        (started and commit of each; started and seconds are those of all together).
     train: evaluations (a dict each), best, last, majority, steps, tokens, tokens_per_second, seconds (a phase each),
         peak_memory_mib, parameters (trainable, adapter, head, total), adapter_bytes, batches_digest, warnings.
     environment: versions, commit, model/tokenizer/data identities, hardware, threads, world size.

@@ -20,7 +20,7 @@ from lora_xs.lease import Lease, RunBusy
 from lora_xs.phases import Phases
 from lora_xs.preparation import INPUTS, Prepared, prepare, rebuilt
 from lora_xs.processes import asked, first, gathered, joined, place, told
-from lora_xs.records import RECORD, Record, Status, read_record, write_record
+from lora_xs.records import ATTEMPT, RECORD, Record, Status, read_record, write_record
 from lora_xs.spawning import run_in_processes
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.training.divergence import Diverged
@@ -95,7 +95,8 @@ class _Attempt:
         self.logger: Unbreakable | None = None
         self.written: Record | None = None
         self.environment: dict[str, Any] = {}
-        self.started = time.perf_counter()
+        self.began = time.perf_counter()
+        self.before = 0.0  # seconds that earlier attempts trained
         self.run: dict[str, Any] = {
             "signature": spec.signature,
             "spec": json.loads(canonical_json(spec)),
@@ -116,6 +117,13 @@ class _Attempt:
                 self.logger = prepared.logger
                 self.train |= prepared.facts
                 self.environment = describe_environment() | prepared.inputs
+                prepared.trainer.ledger.attempts.append(
+                    {
+                        "started": self.run["started"],
+                        "commit": self.environment["commit"],
+                        "seconds": self._rounded(self.phases.seconds),
+                    }
+                )
                 try:
                     self._train(prepared)
                     status, error = self._collapse(prepared.trainer)
@@ -241,12 +249,22 @@ class _Attempt:
         )
 
     def _summarise(self, prepared: Prepared) -> None:
-        """What is known only in the end."""
+        """What is known only in the end. Of a run in several attempts: all training, the first one's preparations."""
+        ledger = prepared.trainer.ledger
         self.train["peak_memory_mib"] = round(max(gathered(peak_memory_mib())), 1)  # of the process that used most
-        self.train["seconds"] = {phase: round(spent, 3) for phase, spent in self.phases.seconds.items()}
+        own = self.phases.seconds
+        self.before = max(0.0, ledger.train_seconds - own["training"]) if len(ledger.attempts) > 1 else 0.0
+        whole = own | {"training": own["training"] + self.before} | ledger.attempts[0]["seconds"]
+        self.train["seconds"] = self._rounded(whole)
+        self.run["started"] = ledger.attempts[0]["started"]
+        self.run["attempts"] = [{key: attempt[key] for key in ("started", "commit")} for attempt in ledger.attempts]
+
+    @staticmethod
+    def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+        return {phase: round(spent, 3) for phase, spent in seconds.items()}
 
     def _write(self, status: Status, error: dict[str, Any] | None) -> Record:
-        self.run |= {"seconds": round(time.perf_counter() - self.started, 3), "error": error}
+        self.run |= {"seconds": round(time.perf_counter() - self.began + self.before, 3), "error": error}
         record = Record(status, self.run, self.train, self.environment)
         write_record(self.folder, record)
         self.written = record
@@ -256,10 +274,10 @@ class _Attempt:
 
 
 def _clear(folder: Path) -> None:
+    for name in (RECORD, ATTEMPT, "metrics.jsonl", INPUTS):  # the record first: without it nothing looks finished
+        (folder / name).unlink(missing_ok=True)
     for name in ("checkpoints", "adapter", "generations", "likelihoods"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (RECORD, "metrics.jsonl", INPUTS):
-        (folder / name).unlink(missing_ok=True)
     start_anew(folder)
 
 

@@ -316,6 +316,65 @@ def test_early_stopping_happens_only_when_asked(tiny_run) -> None:
     assert len(run(tiny_run(*still, "trainer.early_stopping=2")).train["evaluations"]) == 3
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["trainer.max_steps=4"],
+        ["trainer.learning_rate=0", "trainer.head_learning_rate=0", "trainer.epochs=4", "trainer.early_stopping=1"],
+    ],
+    ids=["in the middle of an epoch", "out of patience"],
+)
+def test_a_run_killed_after_its_training_trains_no_further(tiny_run, tmp_path: Path, monkeypatch, settings) -> None:
+    undisturbed = tiny_run(*settings, f"results={tmp_path}/whole")
+    expected = outcome(run(undisturbed), undisturbed.folder)
+    spec = tiny_run(*settings, f"results={tmp_path}/killed")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("lora_xs.runner._Attempt._save", killed)
+        run(spec)
+    (spec.folder / "lease.json").unlink(missing_ok=True)
+    record = run(spec)
+    assert outcome(record, spec.folder) == expected
+    first, second = record.run["attempts"]
+    assert record.run["started"] == first["started"] <= second["started"]
+    assert record.train["seconds"]["training"] >= record.train["train_seconds"] * 0.5
+    assert record.run["seconds"] >= record.train["seconds"]["training"]
+
+
+def test_a_forced_run_looks_unfinished_before_anything_else_goes(tiny_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_run("trainer.epochs=1")
+    run(spec)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lora_xs.runner.shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(spec, force=True)
+    assert read_record(spec.folder) is None
+
+
+def test_predictions_beyond_any_loss_are_a_diverged_record(tiny_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_run("task=glue/stsb", "trainer.epochs=1")
+    usual = milestones.Milestones.on_evaluate
+    monkeypatch.setattr(
+        milestones.Milestones,
+        "on_evaluate",
+        lambda self, args, state, control, metrics, **rest: usual(
+            self, args, state, control, metrics | {"eval_loss": math.inf}, **rest
+        ),
+    )
+    record = run(spec)
+    assert record.status == "diverged" and record.run["error"]["step"] > 0
+
+
 def test_evaluating_only_at_the_end(tiny_run) -> None:
     record = run(tiny_run("evaluation=end"))
     assert len(record.train["evaluations"]) == 1 and record.train["score"] == record.train["last"]

@@ -13,11 +13,13 @@ from torch import Tensor
 
 @dataclass
 class Ledger:
-    """Counts over the whole run, interruptions included; equal for a resumed and an undisturbed run.
+    """Counts over the whole run, interruptions included; but for times and attempts equal to an undisturbed run's.
 
     history: a dict a line of metrics.jsonl. tokens: real tokens, padding apart. padded: tokens computed.
     batches: sum modulo 2⁶⁴ of a hash of every (step, row) trained on: the order inside a step and the split into
     micro-batches or processes do not matter, so two methods that saw the same batches have the same number.
+    train_seconds: of all attempts. attempts: of each, when it `started`, its `commit`, and the `seconds` of the phases
+    before its training; where the clock stopped at a kill, what came after the last checkpoint is missing.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -29,6 +31,7 @@ class Ledger:
     train_seconds: float = 0.0
     best: dict[str, Any] | None = None
     without_better: int = 0
+    attempts: list[dict[str, Any]] = field(default_factory=list)
 
     def saw(self, rows: Iterable[tuple[bytes, int]], computed: int, step: int) -> None:
         """Count a micro-batch of optimiser step `step`: content and tokens of each row, tokens computed in all."""

@@ -55,7 +55,7 @@ class Milestones(TrainerCallback):
         trainer.read_losses()
         ledger, spec = trainer.ledger, trainer.spec
         scores = {k.removeprefix("eval_"): v for k, v in metrics.items()}
-        if not all(math.isfinite(scores[name]) for name in spec.task.metrics):
+        if not all(math.isfinite(scores[name]) for name in (*spec.task.metrics, "loss")):
             raise Diverged(state.global_step, scores["loss"])
         line = {
             "kind": "evaluation",
@@ -71,6 +71,7 @@ class Milestones(TrainerCallback):
         elif ledger.best is None or better(main, line[main], ledger.best[main]):
             ledger.best, ledger.without_better = line, 0
             trainer.save_adapter(self.folder / "adapter" / "best")
+            control.should_save = True  # weights and the line that names them go on together after a kill
         else:
             ledger.without_better += 1
         patience = spec.trainer.early_stopping
@@ -89,7 +90,7 @@ class Milestones(TrainerCallback):
     def write_history(self) -> None:
         """Rewrite metrics.jsonl whole from the ledger, and give it to the logger."""
         history = self.trainer.ledger.history
-        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
+        text = "".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in history)
         told(lambda: write_text(self.folder / "metrics.jsonl", text))
         if self.logger is not None:
             self.logger.history(history)

@@ -185,6 +185,15 @@ class RunTrainer(Trainer):
         whole, steps = divmod(self.state.global_step, self.steps_an_epoch())
         return whole + steps * self.spec.trainer.batch_size / len(self.train_dataset)
 
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        """No step for a run that was over when it was interrupted: the Trainer takes one before it looks."""
+        patience = self.spec.trainer.early_stopping
+        out_of_patience = patience is not None and self.ledger.without_better >= patience
+        if out_of_patience or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **named)
+
     def _prepare_for_training(self, *arguments: Any, **named: Any) -> Any:
         prepared = super()._prepare_for_training(*arguments, **named)
         _, ranks = place()
@@ -298,7 +307,9 @@ class RunTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         checkpoints.load_weights(folder, self._bare(model or self.model))
+        own = self.ledger.attempts
         self.ledger = Ledger(**checkpoints.read_extra(folder)["ledger"])
+        self.ledger.attempts += own
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from lora_xs.errors import UserError
 from lora_xs.records import Record
-from lora_xs.spec import RunSpec
+from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.spec.sections import LoggerSpec
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ class WandbLogger:
         mode = resolve_mode(spec.logger)
         recently = _unanswered is not None and time.monotonic() - _unanswered < RETRY_AFTER
         self._run = self._online() if mode == "online" and not recently else self._init("offline")
-        self._run.config.update({**spec.to_json(), "signature": spec.signature}, allow_val_change=True)
+        settings = {**json.loads(canonical_json(spec)), "signature": spec.signature}  # no folder of this machine
+        self._run.config.update(settings, allow_val_change=True)
         # the x axis; and no summary but the record's
         self._run.define_metric("*", step_metric="optimiser_step", summary="none")
 
