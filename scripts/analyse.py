@@ -111,12 +111,13 @@ def _cost(options: argparse.Namespace) -> int:
     from lora_xs.reporting.cells import build_cells
     from lora_xs.reporting.cost_tables import print_costs
     from lora_xs.reporting.counted import cost_record
-    from lora_xs.reporting.planned import planned_runs, records_below
+    from lora_xs.reporting.evidence import read_evidence
+    from lora_xs.reporting.planned import planned_runs
     from lora_xs.reporting.times import start_times
     from lora_xs.sweeps.experiment_file import load_experiment
     from lora_xs.sweeps.show import console_of_output
 
-    records = records_below(options.results)
+    records = read_evidence([options.results] if options.results.is_dir() else []).records
     record = cost_record(start_times(records.values()))
     record.command, record.started = "python scripts/analyse.py cost", datetime.now(UTC).isoformat(timespec="seconds")
     record.environment = describe_environment()

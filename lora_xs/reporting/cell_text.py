@@ -67,13 +67,14 @@ def signed(value: float, cell: Cell) -> str:
 
 
 def _ours(cell: Cell) -> str:
+    of_one_row = cell.metric == AVERAGED and cell.planned <= 1
     if cell.ours is None:
-        if cell.metric == AVERAGED:
+        if of_one_row:
             return cell.status if cell.status == "not built" else "missing"
         what = cell.status if cell.status in ("not built", "diverged") else "missing"
         return what if cell.status == "not built" or not cell.planned else f"{what} ({cell.n}/{cell.planned})"
     value = number_text(cell.ours, cell)
-    if cell.metric in (SETTING, AVERAGED) or cell.signatures == (COUNTED,):
+    if cell.metric == SETTING or of_one_row or cell.signatures == (COUNTED,):
         return value
     spread = f" ± {number_text(cell.spread, cell)}" if cell.spread is not None else ""
     return f"{value}{spread} ({count_text(cell)})"

@@ -9,14 +9,21 @@ from dataclasses import dataclass, field, replace
 from lora_xs.records import Record
 from lora_xs.reporting.analysed import COUNTED, Analysed, counted
 from lora_xs.reporting.counted import CLOSE
-from lora_xs.reporting.noise import Status, Tolerance, of_average, spread_of, tolerance, verdict
+from lora_xs.reporting.noise import Status, Tolerance, of_average, spread_of, tolerance, verdict, whiskers_of
 from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
-from lora_xs.reporting.readings import answers_are_constant, metric_of, reading, scored_rows, tests_of
+from lora_xs.reporting.readings import (
+    answers_are_constant,
+    answers_of,
+    metric_of,
+    reading,
+    scored_rows,
+    without_answer,
+)
 from lora_xs.sweeps.experiment import Aggregate, Experiment
 
 START = "start"
 AVERAGED = "average"
-"""The metric of an average over cells."""
+"""The metric of an average over cells: of a paper's row, which is one number, or of ours, which has one a seed."""
 SETTING = "setting"
 """The metric of a cell that says with what runs are planned: no result, and no record is behind it."""
 
@@ -66,6 +73,8 @@ class Cell:
     parameters: int | None = None
     reason: str | None = None  # why no run is behind it
     signatures: tuple[str, ...] = field(default=())
+    published_n: int = 0  # seeds behind the published number, by the experiment's file; 0: as many as planned here
+    unanswered: int = 0  # completions without an answer, of all readings
     constant: tuple[str, ...] = ()  # signatures of runs that gave every row the same answer
     of_columns: Tolerance | None = None  # of an average: from the cells that it is the average of
 
@@ -73,6 +82,11 @@ class Cell:
     def n(self) -> int:
         """Runs behind `ours`."""
         return len(self.readings)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned run has ended."""
+        return self.n + len(self.diverged) >= self.planned
 
     @property
     def ours(self) -> float | None:
@@ -84,6 +98,11 @@ class Cell:
     def spread(self) -> float | None:
         """Sample standard deviation over seeds; None below two."""
         return spread_of([reading.value for reading in self.readings])
+
+    @property
+    def whiskers(self) -> tuple[float, float] | None:
+        """From `ours` down to the lowest seed and up to the highest; None below two."""
+        return None if self.ours is None else whiskers_of([reading.value for reading in self.readings], self.ours)
 
     @property
     def difference(self) -> float | None:
@@ -107,7 +126,7 @@ class Cell:
             return None
         return tolerance(
             self.place.get("task", ""), self.ours, self.spread, self.n, self.rows, self.published.value,
-            self.published.std, max(1, self.planned), self.statistic,
+            self.published.std, max(1, self.published_n or self.planned), self.statistic,
         )  # fmt: skip
 
     @property
@@ -117,7 +136,7 @@ class Cell:
             return "not built"
         if not self.readings:
             return "diverged" if self.diverged else "not run"
-        if self.n + len(self.diverged) < self.planned:
+        if not self.is_complete:
             return "partial"
         allowed, difference = self.allowed, self.difference
         if difference is None:
@@ -149,34 +168,43 @@ def build_cells(
     """
     analysed = analysed or Analysed()
     planned = [run for run in runs if run.cell.get("role") != START]
+    seeds = {run.signature: run.seed for run in planned}
     how = experiment.aggregate or Aggregate("median", "best", ())
     statistic, of = statistic or how.statistic, of or how.of
     printed = [cell for name in experiment.published for cell in read_published(name)]
+    columns: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for p in printed:
+        if p.place.get("task", AVERAGE) != AVERAGE:
+            columns.setdefault(_row(p.place), []).append(p.place["task"])
     cells = [
-        _cell(p.place, p, _behind(p.place, planned), records, statistic, of, experiment, analysed) for p in printed
-    ]
+        _cell(
+            p.place, p, _behind(p.place, planned), records, statistic, of, experiment, analysed,
+            columns.get(_row(p.place), ()),
+        )
+        for p in printed
+    ]  # fmt: skip
     own: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
     found = [records[run.signature] for run in planned if run.signature in records]
-    tests = list(dict.fromkeys(test for record in found for test in tests_of(record)))
+    answers = list({tuple(place.items()): place for record in found for place in answers_of(record)}.values())
     for run in planned:
         if not any(agrees(run.cell, p.place) for p in printed):
-            for place in _places(run, tests, analysed.places(experiment.analyses, records.get(run.signature), of)):
+            for place in _places(run, answers, analysed.places(experiment.analyses, records.get(run.signature), of)):
                 own.setdefault(tuple(sorted(place.items())), place)
     cells += [
         _cell(place, None, _behind(place, planned), records, statistic, of, experiment, analysed)
         for place in own.values()
     ]
-    return _with_averages(cells)
+    cells = _with_averages(cells)
+    return cells + (_own_averages(cells, seeds) if how.average or (answers and not printed) else [])
 
 
-def _places(run: Behind, tests: Sequence[str], points: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """A run's cell: its main metric, and one for each test of the experiment, unless tasks are coordinates of runs; or
-    one for each point of its analyses."""
-    answered = tests if "task" not in run.cell else ()
-    return [{**run.cell, **point} for point in points] or [
-        run.cell,
-        *({**run.cell, "task": test} for test in answered),
-    ]
+def _places(
+    run: Behind, answers: Sequence[Mapping[str, str]], points: Sequence[Mapping[str, str]]
+) -> list[Mapping[str, str]]:
+    """A run's cell: its main metric, and one for each test of the experiment and each reading of it, unless tasks are
+    coordinates of runs; or one for each point of its analyses."""
+    answered = answers if "task" not in run.cell else ()
+    return [{**run.cell, **point} for point in points] or [run.cell, *({**run.cell, **answer} for answer in answered)]
 
 
 def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]:
@@ -191,6 +219,7 @@ def _behind(place: Mapping[str, str], planned: Sequence[Behind]) -> list[Behind]
 def _cell(
     place: Mapping[str, str], published: PublishedCell | None, behind: Sequence[Behind],
     records: Mapping[str, Record], statistic: str, of: str, experiment: Experiment, analysed: Analysed,
+    columns: Sequence[str] = (),
 ) -> Cell:  # fmt: skip
     number = counted(experiment.analyses, place)
     if number is not None:
@@ -199,7 +228,7 @@ def _cell(
     readings: list[Reading] = []
     diverged: list[str] = []
     constant: list[str] = []
-    metric, rows, parameters = "", None, None
+    metric, rows, parameters, unanswered = "", None, None, 0
     for run in behind:
         record = records.get(run.signature)
         if record is None:
@@ -210,7 +239,7 @@ def _cell(
         if experiment.analyses:
             value = analysed.value(experiment.analyses, record, place, of)
         else:
-            value = reading(record, place, of)
+            value = reading(record, place, of, columns)
         if value is None:
             continue
         if not experiment.analyses and answers_are_constant(record, place, of):
@@ -218,13 +247,15 @@ def _cell(
         readings.append(Reading(run.signature, run.seed, value))
         metric = "training" if of == "seconds" else metric_of(record, place)
         rows = scored_rows(record, place)
+        unanswered += without_answer(record, place)
         parameters = record.train.get("parameters", {}).get("adapter")
     reasons = [left.reason for left in experiment.not_built if agrees(left.cell, place)]
     reason = reasons[0] if reasons else experiment.reason if not behind else None
     return Cell(
         place=place, published=published, readings=tuple(readings), planned=len(behind), diverged=tuple(diverged),
         statistic=statistic, metric=metric, rows=rows, parameters=parameters, reason=reason,
-        signatures=tuple(run.signature for run in behind), constant=tuple(constant),
+        signatures=tuple(run.signature for run in behind), constant=tuple(constant), unanswered=unanswered,
+        published_n=len(experiment.aggregate.seeds) if experiment.aggregate else 0,
     )  # fmt: skip
 
 
@@ -254,9 +285,10 @@ def _row(place: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _average(cell: Cell, others: Sequence[Cell]) -> Cell:
-    """The average of `others`: one reading, where every one of them is complete."""
+    """The average of `others`: one reading, where every one of them is complete and has a number."""
     signatures = tuple(signature for other in others for signature in other.signatures)
-    complete = bool(others) and all(other.ours is not None and other.n == other.planned for other in others)
+    complete = bool(others) and all(other.ours is not None and other.is_complete for other in others)
+    diverged = tuple(dict.fromkeys(one for other in others for one in other.diverged)) if complete else ()
     values = [other.ours for other in others if other.ours is not None]
     planned = int(any(other.planned for other in others))
     readings = (Reading("average of the row", 0, statistics.fmean(values)),) if complete else ()
@@ -264,6 +296,35 @@ def _average(cell: Cell, others: Sequence[Cell]) -> Cell:
     return Cell(
         place=cell.place, published=cell.published, readings=readings, planned=planned, statistic="mean",
         metric=AVERAGED, parameters=parameters, signatures=signatures, reason=_shared_reason(others),
+        diverged=diverged,
+    )  # fmt: skip
+
+
+def _own_averages(cells: Sequence[Cell], seeds: Mapping[str, int]) -> list[Cell]:
+    """A cell a row that has every task of the table, two at least: a number a seed, the mean of its tasks where it has
+    them all. seeds: by signature."""
+    with_task = [cell for cell in cells if "task" in cell.place]
+    tasks = {cell.place["task"] for cell in with_task}
+    rows: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    for cell in with_task:
+        rows.setdefault(_row(cell.place), []).append(cell)
+    return [average_by_seed(row, seeds) for row in rows.values() if len(row) == len(tasks) > 1]
+
+
+def average_by_seed(row: Sequence[Cell], seeds: Mapping[str, int]) -> Cell:
+    """The average of cells that differ in their task: a reading a seed that has them all. seeds: by signature."""
+    signatures = tuple(dict.fromkeys(signature for cell in row for signature in cell.signatures))
+    planned = list(dict.fromkeys(seeds[signature] for signature in signatures))
+    values = [{reading.seed: reading.value for reading in cell.readings} for cell in row]
+    means = {seed: statistics.fmean(v[seed] for v in values) for seed in planned if all(seed in v for v in values)}
+    lost: dict[int, str] = {}  # one a seed: a seed that two tasks lost is one number less
+    for signature in (one for cell in row for one in cell.diverged):
+        lost.setdefault(seeds[signature], signature)
+    return Cell(
+        place={**row[0].place, "task": AVERAGE}, published=None, planned=len(planned), statistic=row[0].statistic,
+        readings=tuple(Reading(f"seed {seed}", seed, mean) for seed, mean in means.items()), metric=AVERAGED,
+        parameters=next((cell.parameters for cell in row if cell.parameters is not None), None),
+        signatures=signatures, reason=_shared_reason(row), diverged=tuple(lost.values()),
     )  # fmt: skip
 
 

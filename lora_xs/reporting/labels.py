@@ -23,6 +23,7 @@ LABELS: dict[str, dict[str, str]] = {
         "svd_w_no_sigma": "SVD of W without Σ",
     },
     "a_init": {"u_sigma": "A with Σ", "u": "A without Σ"},
+    "reading": {"likelihood": "by likelihood", "generation": "by generation"},
     "when": {"epoch1": "epoch 1", "epoch2": "epoch 2", "best": "best epoch"},
     "variant": {"orthonormal": "orthonormal", "non_orthonormal": "not orthonormal"},
     "decomposed_matrix": {
@@ -42,7 +43,7 @@ HEADS = {
     **{"lr": "LR", "classifier_lr": "classifier LR", "head_lr": "head LR", "retained_fraction": "Fraction"},
     **{"module": "Module", "subset": "Singular vectors", "singular_vectors": "Singular vectors", "when": "After"},
     **{"init_samples": "Samples", "decomposed_matrix": "Decomposed", "variant": "Factors", "a_init": "A"},
-    **{"sequence_length": "Length", "epochs": "Epochs", "quantity": "Quantity"},
+    **{"reading": "Read", "sequence_length": "Length", "epochs": "Epochs", "quantity": "Quantity"},
 }
 METRICS = {"response_loss": "loss", "": "score", "training": "seconds of training"}
 

@@ -83,6 +83,11 @@ def verdict(difference: float, allowed: Tolerance) -> Status:
     return "within noise" if abs(difference) <= 2 * allowed.standard_error else "off"
 
 
+def whiskers_of(values: Sequence[float], middle: float) -> tuple[float, float] | None:
+    """How far the lowest and the highest value lie from `middle`; None below two values."""
+    return (middle - min(values), max(values) - middle) if len(values) > 1 else None
+
+
 def spread_of(values: Sequence[float]) -> float | None:
     """Sample standard deviation; None below two values."""
     if len(values) < 2:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from lora_xs.atomic import write_json
 from lora_xs.cache import cache_root
-from lora_xs.records import Record, find_records
 from lora_xs.reporting.cells import Behind
 
 if TYPE_CHECKING:
+    from lora_xs.sweeps.experiment import Experiment
     from lora_xs.sweeps.grid import PlannedRun
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -39,13 +39,21 @@ def said_once() -> Callable[[str], None]:
 
 
 def planned_runs(
-    name: str, overrides: Sequence[str] = (), composing: Callable[[str], object] = lambda name: None
+    experiment: Experiment | str,
+    overrides: Sequence[str] = (),
+    composing: Callable[[str], object] = lambda name: None,
 ) -> list[Behind]:
-    """The runs of an experiment, in its file's order; `composing` hears its name where that takes seconds.
+    """The runs of an experiment, given whole or by a name in `experiments/`, in its file's order; `composing` hears
+    its name where that takes seconds. Those of a file elsewhere are composed anew each time.
 
     Raises UserError as `lora_xs.sweeps.grid.expand`.
     """
-    folder = cache_root("plans") if not name.endswith(".yaml") else None  # a file elsewhere is not in `_house`
+    from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
+
+    name = experiment if isinstance(experiment, str) else experiment.name
+    # `_house` does not see a file elsewhere, nor what it takes from further ones
+    own = isinstance(experiment, str) or (name in experiment_names() and load_experiment(name) == experiment)
+    folder = cache_root("plans") if own else None
     key = hashlib.sha256(json.dumps([FORMAT, _house(), name, list(overrides)]).encode()).hexdigest()[:24]
     kept = folder / f"{name}-{key}.json" if folder is not None else None
     if kept is not None and kept.is_file():
@@ -53,9 +61,9 @@ def planned_runs(
             return [_behind(**line) for line in json.loads(kept.read_text(encoding="utf-8"))]
         except (ValueError, TypeError, KeyError):
             kept.unlink(missing_ok=True)
-    from lora_xs.sweeps.grid import cells, load_experiment
+    from lora_xs.sweeps.grid import cells
 
-    experiment = load_experiment(name)
+    experiment = load_experiment(experiment) if isinstance(experiment, str) else experiment
     if experiment.arms:
         composing(name)
     runs = [_seen(run) for run in cells(experiment, overrides)]
@@ -81,11 +89,6 @@ def _behind(**line: Any) -> Behind:
     line["overrides"], line["needs"] = tuple(line["overrides"]), tuple(line["needs"])
     line["cell"] = dict(line["cell"])
     return Behind(**line)
-
-
-def records_below(*folders: Path) -> dict[str, Record]:
-    """Finished and diverged records by signature; of two with one signature, the later in path order."""
-    return {record.signature: record for folder in folders for record in find_records(folder)}
 
 
 @cache

@@ -48,6 +48,11 @@ class PublishedCell:
     misprint: str | None = None
     printed_std: str | None = None
 
+    @property
+    def whiskers(self) -> tuple[float, float] | None:
+        """As far down as up: the printed spread; None where none is printed."""
+        return None if self.std is None else (self.std, self.std)
+
 
 @dataclass(frozen=True)
 class Misprint:

@@ -13,6 +13,7 @@ from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.layout import Laid, lay_out
 from lora_xs.reporting.noise import Status
 from lora_xs.reporting.planned import planned_runs
+from lora_xs.reporting.readings import answers_of
 from lora_xs.reporting.settings import RUN_BY, setting_cells
 from lora_xs.sweeps.experiment import Experiment
 
@@ -21,7 +22,8 @@ SECONDS = "seconds"
 
 @dataclass(frozen=True)
 class Table:
-    """statistic, of: how a cell's runs became its number; None: no runs. overrides: laid on every
+    """statistic, of: how a cell's runs became its number; None: no runs. tested: whether runs answered tests, which are
+    of the adapter that a run selected, whatever `of`. overrides: laid on every
     run, without where files lie on this machine."""
 
     experiment: Experiment
@@ -32,6 +34,7 @@ class Table:
     of: str | None = None
     overrides: tuple[str, ...] = ()
     synthetic: bool = False
+    tested: bool = False
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -48,7 +51,8 @@ class Table:
         parts = [f"{source}{title}{where}." if source else f"{title[0].upper()}{title[1:]}{where}."]
         if self.synthetic:
             parts.insert(0, "SYNTHETIC: made by a test, no results.")
-        parts += [self.how, f"Overrides: {' '.join(self.overrides)}." if self.overrides else ""]
+        spread = f"{self.how.removesuffix('.')}; ± sample standard deviation." if self.how else ""
+        parts += [spread, f"Overrides: {' '.join(self.overrides)}." if self.overrides else ""]
         return " ".join(part for part in parts if part)
 
     @property
@@ -58,9 +62,10 @@ class Table:
             return ""
         way = self.experiment.aggregate
         of = "seconds of training" if self.of == SECONDS else f"each run's {self.of} evaluation"
+        of += " (tests: of its selected adapter)" if self.tested else ""
         other = way is not None and (way.statistic, way.of) != (self.statistic, self.of)
         theirs = f", where the paper takes the {way.statistic} of the {way.of}" if way is not None and other else ""
-        return f"Ours: {self.statistic} over seeds of {of}{theirs}; ± sample standard deviation."
+        return f"Ours: {self.statistic} over seeds of {of}{theirs}."
 
     @cached_property
     def counts(self) -> dict[Status, int]:
@@ -87,13 +92,13 @@ def make_table(
     """
     way = experiment.aggregate
     runs: list[Behind] = []
-    if experiment.name in RUN_BY:
+    if experiment.name in RUN_BY and experiment.kind == "reference":
         cells = setting_cells(
             experiment.name, experiment.published, lambda name: planned_runs(name, overrides, composing)
         )
         way = None
     else:
-        runs = planned_runs(experiment.name, overrides, composing)
+        runs = planned_runs(experiment, overrides, composing)
         of = None if way is not None and way.of == SECONDS else of
         cells = build_cells(experiment, runs, evidence.records, statistic=statistic, of=of, analysed=evidence.analysed)
     notes = dict.fromkeys(note for cell in cells for note in (*printed_notes(cell), *own_notes(cell)))
@@ -106,6 +111,7 @@ def make_table(
         of=(of or way.of) if way is not None else None,
         overrides=tuple(word for word in overrides if word.partition("=")[0].lstrip("+~") not in PATH_KEYS),
         synthetic=evidence.synthetic,
+        tested=any(answers_of(evidence.records[run.signature]) for run in runs if run.signature in evidence.records),
         notes=tuple(notes),
     )
 
@@ -116,9 +122,12 @@ def printed_notes(cell: Cell) -> tuple[str, ...]:
 
 
 def own_notes(cell: Cell) -> tuple[str, ...]:
-    """Why there is no number of ours, which runs diverged, and which learned nothing."""
+    """Why there is no number of ours, which runs diverged, learned nothing, or left questions without an answer."""
     if cell.reason is not None:
         return (f"not built: {cell.reason}",)
     diverged = f"diverged: {', '.join(cell.diverged)}" if cell.diverged else ""
+    unanswered = (
+        f"{cell.unanswered} of {cell.n * (cell.rows or 0)} completions held no answer" if cell.unanswered else ""
+    )
     constant = f"{len(cell.constant)} of {cell.n} gave every row the same answer" if cell.constant else ""
-    return tuple(filter(None, (diverged, constant)))
+    return tuple(filter(None, (diverged, constant, unanswered)))

@@ -20,6 +20,7 @@ class Aggregate:
     statistic: Statistic
     of: Of  # a run's best or last evaluation, or its seconds
     seeds: tuple[int, ...]  # a run each
+    average: bool = False  # whether the table has a seed's mean over the tasks, aggregated like any cell
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,11 @@ class _Place:
                 raise item.fail(f"{item.value!r} is no override; write key=value")
         return self.texts()
 
+    def truth(self) -> bool:
+        if self.value not in ("true", "false"):
+            raise self.fail(f"{self.value!r} must be true or false")
+        return bool(self.value == "true")
+
     def seeds(self) -> tuple[int, ...]:
         for item in self.items():
             if not item.text().isdigit():
@@ -152,9 +157,15 @@ def _experiment(name: str, place: _Place) -> Experiment:
     for key in axes:
         if key not in used:
             raise content["axes"].fail(f"no arm varies {key}; leave the axis out, or name it in an arm's `over`")
+    aggregate = _aggregate(content["aggregate"])
+    if aggregate.average and (head["published"] or "task" not in used):
+        raise content["aggregate"].fail(
+            "average goes with arms that vary task, and with nothing published: a printed average stands in its CSV; "
+            "leave it out"
+        )
     return Experiment(
         **head,
-        aggregate=_aggregate(content["aggregate"]),
+        aggregate=aggregate,
         common=content["common"].overrides() if "common" in content else (),
         axes=axes,
         arms=arms,
@@ -168,8 +179,10 @@ def _analyses(place: _Place | None) -> tuple[Analysis, ...]:
 
 def _aggregate(place: _Place) -> Aggregate:
     keys = ("statistic", "of", "seeds")
-    content = place.mapping(keys, keys)
-    return Aggregate(content["statistic"].one_of(Statistic), content["of"].one_of(Of), content["seeds"].seeds())
+    content = place.mapping((*keys, "average"), keys)
+    average = "average" in content and content["average"].truth()
+    seeds = content["seeds"].seeds()
+    return Aggregate(content["statistic"].one_of(Statistic), content["of"].one_of(Of), seeds, average)
 
 
 def _axis(place: _Place) -> Axis:

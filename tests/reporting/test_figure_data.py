@@ -11,18 +11,21 @@ from typing import Any
 import pytest
 from figure_material import published_material, run_material
 
-from lora_xs.reporting.cells import Cell
+from lora_xs.reporting.cells import Behind, Cell, Reading
 from lora_xs.reporting.figures.adapter_bytes import adapter_bytes
+from lora_xs.reporting.figures.against_setting import rates
 from lora_xs.reporting.figures.bars import bars
 from lora_xs.reporting.figures.comparison import comparison
 from lora_xs.reporting.figures.costs import costs
 from lora_xs.reporting.figures.curves import epoch_curves, loss_curves
 from lora_xs.reporting.figures.efficiency import efficiency
 from lora_xs.reporting.figures.learning_curves import POSITION, learning_curves
+from lora_xs.reporting.figures.overview import overview
 from lora_xs.reporting.figures.rate_grids import bounds, rate_grids
 from lora_xs.reporting.figures.retention import projection, retention
 from lora_xs.reporting.figures.scatter import Point, front
 from lora_xs.reporting.figures.trajectories import running_mean
+from lora_xs.reporting.material import Material
 
 BOTH = (True, False)
 
@@ -223,3 +226,84 @@ def test_costs_are_medians_of_runs_and_bytes_are_the_saved_files(tmp_path: Path)
     (picture,) = adapter_bytes(material)
     (line,) = [one for one in picture.figure.axes[0].get_lines() if one.get_gid() == "ours"]
     assert list(line.get_xdata()) == [4000] and list(line.get_ydata()) == [1.3]
+
+
+def own_cell(values: list[float], planned: int = 3, parameters: int = 0, **place: str) -> Cell:
+    """A cell of ours with a reading a seed; its runs are named by where it is."""
+    names = [f"{'-'.join(place.values())}-{seed}" for seed in range(planned)]
+    readings = tuple(Reading(name, seed, value) for seed, (name, value) in enumerate(zip(names, values, strict=False)))
+    return Cell(place, None, readings, planned, metric="pearson", parameters=parameters, signatures=tuple(names))
+
+
+def own_material(cells: list[Cell], overrides: tuple[str, ...] = ()) -> Material:
+    runs = [Behind(s, int(s[-1]), cell.place, overrides) for cell in cells for s in cell.signatures]
+    return Material("mini", "a title", "ours", tuple(cells), tuple(runs))
+
+
+def marked(axes: Any, gid: str) -> list[tuple[float, float]]:
+    """The points of all lines that are marked `gid`."""
+    return sorted(
+        (float(x), float(y))
+        for line in axes.get_lines()
+        if line.get_gid() == gid
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    )
+
+
+def test_a_method_of_several_ranks_is_a_line_a_rank_and_what_has_no_rate_is_told() -> None:
+    scores = {("4", "1e-3"): 50.0, ("4", "1e-2"): 40.0, ("8", "1e-3"): 60.0, ("8", "1e-2"): 70.0}
+    cells = [own_cell([v], 1, task="stsb", method="lora_xs", rank=r, lr=lr) for (r, lr), v in scores.items()]
+    cells += [own_cell([30.0], 1, task="stsb", method="lora", rank="8", lr="1e-3")]
+    cells += [
+        own_cell([v], 1, task="stsb", method="head_only", head_lr=lr) for lr, v in (("1e-2", 20.0), ("1e-1", 22.0))
+    ]
+    (picture,) = rates(own_material(cells, ("task.train_rows=1000",)))
+    (axes,) = picture.figure.axes
+    assert drawn(axes, "ours") == {(50.0, 40.0), (60.0, 70.0), (30.0,)}
+    assert marked(axes, "best") == [(0.001, 30.0), (0.001, 50.0), (0.01, 70.0)]
+    assert [text.get_text() for text in axes.texts if text.get_gid() == "end"] == ["rank 4", "rank 8"]
+    assert axes.get_title(loc="left") == "STS-B, 1,000 training rows, one seed"
+    (notes,) = [text.get_text() for text in picture.figure.texts if text.get_gid() == "notes"]
+    assert notes == "Not drawn, without LR: head only, 22.00 at its best (head LR 1e-1)."
+
+
+def test_whiskers_of_ours_end_at_the_lowest_and_the_highest_seed() -> None:
+    cells = [own_cell([80.0, 20.0, 82.0], task="stsb", method="pissa", rank="8", lr="1e-3")]
+    for picture in (*rates(own_material(cells)), *bars(own_material(cells))):
+        (axes,) = picture.figure.axes
+        (ends,) = [one for one in axes.collections if type(one).__name__ == "LineCollection"]
+        reach = {float(value) for path in ends.get_paths() for point in path.vertices for value in point}
+        assert {20.0, 82.0} <= reach and max(reach) == 82.0
+
+
+def glue(task: str, **found: list[float]) -> list[Cell]:
+    """Cells of a task: LoRA and PiSSA train as many parameters, LoRA-XS fewer, full fine-tuning all."""
+    counts = {"lora": 200_000, "pissa": 200_000, "lora_xs": 6_000, "full_ft": 22_000_000, "head_only": 0}
+    return [own_cell(found.get(one, []), parameters=count, task=task, method=one) for one, count in counts.items()]
+
+
+def test_the_overview_is_of_the_tasks_that_every_method_ran() -> None:
+    whole = {"lora": [70.0, 72.0, 71.0], "pissa": [75.0, 10.0, 74.0], "lora_xs": [60.0], "full_ft": [80.0, 81.0]}
+    (picture,) = overview(own_material([*glue("stsb", **whole, head_only=[20.0]), *glue("cola", lora=[1.0])]))
+    (axes,) = picture.figure.axes
+    points = marked(axes, "ours")
+    assert [y for _, y in points] == [60.0, 71.0, 74.0]
+    assert points[0][0] == 6_000 and points[1][0] < 200_000 < points[2][0] < 1.3 * points[1][0]
+    assert [y for _, y in marked(axes, "seeds")] == [60.0, 70.0, 71.0, 72.0, 74.0, 75.0]
+    assert {y for _, y in marked(axes, "level")} == {80.5} and axes.get_ylim()[0] > 20.0
+    (title,) = [text.get_text() for text in picture.figure.texts if text.get_gid() == "title"]
+    assert title == "MiniLM on STS-B: score against trained parameters"
+    (notes,) = [text.get_text() for text in picture.figure.texts if text.get_gid() == "notes"]
+    assert "1 to 3 seeds each. STS-B alone; not run by every method: CoLA." in notes
+    assert "The head alone, no adapter: 20.0, below the axis." in notes and "PiSSA at 10.0" in notes
+
+
+def test_the_overview_of_all_tasks_has_a_seed_s_mean_over_them() -> None:
+    tasks = {"cola": 40.0, "rte": 60.0, "mrpc": 80.0, "stsb": 80.0}
+    methods = ("lora", "pissa", "lora_xs", "full_ft", "head_only")
+    cells = [c for task, at in tasks.items() for c in glue(task, **{one: [at, at + 1, at + 2] for one in methods})]
+    (picture,) = overview(own_material(cells))
+    assert "MiniLM on four GLUE tasks: mean score against trained parameters" in picture.caption
+    assert "mean over CoLA, RTE, MRPC, STS-B" in picture.caption and "not run" not in picture.caption
+    assert {y for _, y in marked(picture.figure.axes[0], "seeds")} == {65.0, 66.0, 67.0}
+    assert overview(own_material(glue("cola"))) == []

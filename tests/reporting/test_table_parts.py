@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from latex_check import check_latex
 
@@ -13,6 +15,7 @@ from lora_xs.reporting.cells import Behind, Cell, Reading, build_cells
 from lora_xs.reporting.layout import lay_out
 from lora_xs.reporting.noise import of_average
 from lora_xs.reporting.published import PublishedCell
+from lora_xs.reporting.readings import reading
 from lora_xs.reporting.table import own_notes
 from lora_xs.sweeps.experiment import Aggregate, Experiment
 
@@ -92,3 +95,94 @@ def test_specials_are_escaped_as_each_format_needs() -> None:
 def test_the_strict_reading_refuses_what_latex_would(broken: str) -> None:
     with pytest.raises(AssertionError):
         check_latex("\\begin{tabular}{l}\n" + broken + " \\\\\n\\end{tabular}\n")
+
+
+def of_task(task: str, seed: int, value: float | None, **cell: str) -> tuple[Behind, Record | None]:
+    """A planned run of a small experiment of ours and its record; None: not run; below 0: diverged."""
+    run = Behind(f"{task}{seed}{cell}", seed, {"task": task, "method": "lora", **cell})
+    if value is None:
+        return run, None
+    made = record(run.signature, value)
+    return run, made if value >= 0 else Record("diverged", made.run, {}, {})
+
+
+def own_averages(*found: tuple[Behind, Record | None]) -> list[Cell]:
+    experiment = replace(EXPERIMENT, aggregate=Aggregate("median", "best", (0, 1, 2), average=True))
+    records = {run.signature: made for run, made in found if made is not None}
+    cells = build_cells(experiment, [run for run, _ in found], records)
+    return [cell for cell in cells if cell.place["task"] == "avg"]
+
+
+def test_an_average_of_ours_is_over_the_seeds_that_have_every_task() -> None:
+    scores = {"cola": [40.0, 50.0, 60.0], "rte": [80.0, 70.0, None]}
+    found = [of_task(task, seed, value) for task, values in scores.items() for seed, value in enumerate(values)]
+    (average,) = own_averages(*found)
+    assert [(one.seed, one.value) for one in average.readings] == [(0, 60.0), (1, 60.0)]
+    assert (average.planned, average.status, text_of(average).ours) == (3, "partial", "60.00 ± 0.00 (2/3)")
+    alone = [of_task("cola", 0, 1.0), of_task("cola", 0, 1.0, rank="8"), of_task("rte", 0, 3.0, rank="8")]
+    (average,) = own_averages(*alone)  # the other row lacks a task of the table
+    assert average.place == {"task": "avg", "method": "lora", "rank": "8"} and average.ours == 2.0
+
+
+def test_a_seed_that_two_tasks_lost_is_one_number_less() -> None:
+    scores = {"cola": [40.0, -1.0, None], "rte": [80.0, -1.0, None]}
+    found = [of_task(task, seed, value) for task, values in scores.items() for seed, value in enumerate(values)]
+    (average,) = own_averages(*found)
+    assert (average.n, len(average.diverged), average.status) == (1, 1, "partial")
+
+
+def glue_row(*, lost: str = "", seeds: tuple[int, ...] = (0, 1)) -> list[Cell]:
+    """LoRA-XS Table 1's cells of full fine-tuning, all of them 90; seed 1 of the task `lost` diverged."""
+    place = {"model": "roberta-large", "method": "full_ft"}
+    runs = [Behind(f"{task}{seed}", seed, {**place, "task": task}) for task in TASKS for seed in seeds]
+    records = {run.signature: record(run.signature, 90.0) for run in runs}
+    if lost:
+        records[f"{lost}1"] = Record("diverged", records[f"{lost}1"].run, {}, {})
+    glue = Experiment(
+        "t", "t", "t", ("lora_xs/table01_glue.csv",), aggregate=Aggregate("median", "best", tuple(range(5)))
+    )
+    return [cell for cell in build_cells(glue, runs, records) if cell.place["method"] == "full_ft"]
+
+
+def test_a_diverged_run_leaves_the_row_its_average_and_a_footnote() -> None:
+    (average,) = (cell for cell in glue_row(lost="rte") if cell.place["task"] == "avg")
+    assert average.ours == pytest.approx(90.0) and average.status not in ("not run", "partial", "diverged")
+    assert own_notes(average) == ("diverged: rte1",)
+
+
+def test_the_paper_s_number_is_of_as_many_seeds_whatever_is_planned_here() -> None:
+    one, two = (glue_row(seeds=seeds)[0].allowed for seeds in ((0,), (0, 1)))
+    assert one is not None and two is not None
+    assert one.words.partition(" here, ")[2] == two.words.partition(" here, ")[2]
+
+
+def answered(tests: dict[str, dict[str, object]]) -> Record:
+    return record("a", 1.5, "response_loss", tests=tests)
+
+
+def test_a_test_that_was_not_answered_is_no_other_number() -> None:
+    gsm8k = answered({"gsm8k": {"points": 40.0, "n": 25}})
+    assert reading(gsm8k, {"task": "gsm8k"}, "last") == 40.0
+    assert reading(gsm8k, {"task": "math"}, "last") is None  # not the loss
+    assert reading(gsm8k, {"method": "lora"}, "last") == 1.5
+    assert reading(gsm8k, {"task": "avg"}, "last", ("gsm8k", "math")) is None
+    both = answered({"gsm8k": {"points": 40.0, "n": 25}, "math": {"points": 10.0, "n": 25}})
+    assert reading(both, {"task": "avg"}, "last", ("gsm8k", "math")) == 25.0
+
+
+def test_tests_read_both_ways_have_a_row_of_each_reading_and_an_average() -> None:
+    def both(likely: float, written: float) -> dict[str, object]:
+        return {"points": written, "n": 25, "scores": {}, "no_answer": 3, "likelihood": {"sum": likely}}
+
+    run = Behind("a", 0, {"method": "lora"})
+    records = {"a": answered({"boolq": both(60.0, 30.0), "obqa": both(40.0, 10.0)})}
+    cells = build_cells(EXPERIMENT, [run], records)
+    found = {(cell.place.get("reading"), cell.place.get("task")): cell for cell in cells}
+    assert {key: cell.ours for key, cell in found.items()} == {
+        **{(None, None): 1.5, ("likelihood", "boolq"): 60.0, ("likelihood", "obqa"): 40.0},
+        **{("generation", "boolq"): 30.0, ("generation", "obqa"): 10.0},
+        **{("likelihood", "avg"): 50.0, ("generation", "avg"): 20.0},
+    }
+    assert own_notes(found["generation", "boolq"]) == ("3 of 25 completions held no answer",)
+    assert own_notes(found["likelihood", "boolq"]) == ()
+    assert [row.labels for row in lay_out("own", cells).rows] == [("–",), ("by likelihood",), ("by generation",)]

@@ -80,7 +80,8 @@ def test_median_or_mean_and_the_interval_over_seeds(runs: Path, tmp_path: Path) 
     for line in mean:
         assert float(line["interval_low"]) <= float(line["ours"]) <= float(line["interval_high"])
     text = (tmp_path / "c" / f"{NAME}.md").read_text()
-    assert "median over seeds of each run's last evaluation, where the paper takes the mean of the last" in text
+    words = "median over seeds of each run's last evaluation (tests: of its selected adapter), "
+    assert words + "where the paper takes the mean of the last" in text
 
 
 def test_only_a_named_table_is_written_and_the_index_keeps_the_others(runs: Path, tmp_path: Path) -> None:
@@ -143,6 +144,21 @@ def test_synthetic_and_real_records_do_not_mix(runs: Path, tmp_path: Path, capsy
     refused(["--results", str(runs), "--results", str(tmp_path / "real")], "is synthetic and", capsys)
     assert main([f"experiment={NAME}", "--results", str(tmp_path / "real"), "--to", str(tmp_path / "to")]) == 0
     assert "SYNTHETIC" not in "".join(file.read_text() for file in (tmp_path / "to").iterdir())
+
+
+def test_an_experiment_by_file_is_planned_as_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LORA_XS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "runs").mkdir()
+    here = {run.signature for run in planned_runs("demo")}
+    text = (REPOSITORY / "experiments" / "demo.yaml").read_text()
+    for name, rows in (("demo", 900), ("mine", 800), ("mine", 700)):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(text.replace("train_rows=1500", f"train_rows={rows}"))
+        assert main([f"experiment={file}", "--results", str(tmp_path / "runs"), "--trace"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.count(f"train_rows={rows}") == 2 and not any(one in shown for one in here)
 
 
 @pytest.mark.parametrize(

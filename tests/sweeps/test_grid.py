@@ -150,6 +150,8 @@ MISTAKES = {
     "the key arms is missing": GRID,
     "statistic: 'meen' is not allowed; choose one of median, mean": HEAD.replace("mean,", "meen,") + "arms: []\n",
     r"seeds\[1\]: '-3' must be a whole number": HEAD.replace("3]", "-3]") + "arms: []\n",
+    "average: 'yes' must be true or false": HEAD.replace("]}", "], average: yes}") + "arms: []\n",
+    "average goes with arms that vary task": HEAD.replace("]}", "], average: true}") + "arms: []\n",
     "the key title stands there twice": "title: b\n" + HEAD + "arms: []\n",
     "rate has no line in `axes`": GRID + "arms: [{over: {rate: 3}}]\n",
     r"arms\[0\]: over: init=top is not among the axis's values random, bottom": GRID + "arms: [{over: {init: top}}]\n",

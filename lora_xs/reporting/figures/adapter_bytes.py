@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 from lora_xs.reporting.cells import Cell
+from lora_xs.reporting.figures.panels import WHISKERS
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.scatter import draw, panels_of
 from lora_xs.reporting.material import Material
@@ -25,7 +26,7 @@ def adapter_bytes(material: Material) -> list[Picture]:
         return []
     caption = (
         f"{material.heading}. Score against the bytes of the saved adapter (log scale), a panel a test. The papers "
-        f"print no such bytes. {material.how}"
+        f"print no such bytes. {WHISKERS} {material.how}"
     )
     figure = draw(material, panels, f"{material.heading}: bytes of the adapter file", "bytes of the saved adapter")
     return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, figure)]

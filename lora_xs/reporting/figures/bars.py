@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import bar_handles, bar_marks, bar_source_handles
-from lora_xs.reporting.figures.panels import distinct, named
+from lora_xs.reporting.figures.panels import WHISKERS, distinct, named
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import GREY, Look, finish, look_of, new_figure, styled
 from lora_xs.reporting.labels import label, metric_label
@@ -26,12 +26,13 @@ PLAIN = Look("#0072B2", "o", "")
 
 @dataclass(frozen=True)
 class Bar:
-    """One place of one quantity. ours, published: None where there is none. text: the published number as printed."""
+    """One place of one quantity. ours, published: None where there is none. whiskers: of ours, down and up. text: the
+    published number as printed."""
 
     name: str
     method: str
     ours: float | None
-    spread: float | None
+    whiskers: tuple[float, float] | None
     published: float | None
     text: str
     gap: str = "not run"  # what stands where ours is None
@@ -42,7 +43,7 @@ def bars(material: Material) -> list[Picture]:
     panels = panels_of(material.cells)
     if not any(bar.ours is not None or bar.published is not None for inside in panels.values() for bar in inside):
         return []
-    caption = f"{material.heading}. Bars, ours above the published number of the same place. {material.how}"
+    caption = f"{material.heading}. Bars, ours above the published number of the same place. {WHISKERS} {material.how}"
     return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, _draw(material, panels))]
 
 
@@ -56,7 +57,7 @@ def panels_of(cells: Sequence[Cell]) -> dict[str, list[Bar]]:
         name = ", ".join(named(key, cell.place[key]) for key in varied if cell.place.get(key))
         printed = cell.published
         bar = Bar(
-            name, cell.place.get(METHOD, ""), cell.ours, cell.spread, printed.value if printed else None,
+            name, cell.place.get(METHOD, ""), cell.ours, cell.whiskers, printed.value if printed else None,
             printed.printed if printed else "", gap_of(cell),
         )  # fmt: skip
         found.setdefault(title, []).append(bar)
@@ -101,7 +102,7 @@ def draw_bars(axes: Axes, inside: Sequence[Bar], methods: Sequence[str]) -> None
     axes.grid(False, axis="y")
     axes.set_yticks(range(len(inside)), [bar.name for bar in inside])
     axes.set_ylim(len(inside) - 0.4, -0.6)
-    own = [bar.ours + (bar.spread or 0) for bar in inside if bar.ours is not None]
+    own = [bar.ours + (bar.whiskers or (0, 0))[1] for bar in inside if bar.ours is not None]
     top = max([*own, *(bar.published for bar in inside if bar.published is not None)], default=0.0) or 1.0
     two = any(bar.published is not None for bar in inside)
     for place, bar in enumerate(inside):
@@ -109,10 +110,9 @@ def draw_bars(axes: Axes, inside: Sequence[Bar], methods: Sequence[str]) -> None
         high, low = (place - 0.19, place + 0.19) if two else (place, place)
         size = 0.36 if two else 0.6
         if bar.ours is not None:
-            axes.barh(
-                high, bar.ours, height=size, xerr=bar.spread, error_kw={"elinewidth": 0.7}, **bar_marks(look, True)
-            )
-            _name(axes, bar.ours + (bar.spread or 0), high, _short(bar.ours), top)
+            reach = [[one] for one in bar.whiskers] if bar.whiskers else None
+            axes.barh(high, bar.ours, height=size, xerr=reach, error_kw={"elinewidth": 0.7}, **bar_marks(look, True))
+            _name(axes, bar.ours + (bar.whiskers or (0, 0))[1], high, _short(bar.ours), top)
         else:
             _name(axes, 0.0, high, bar.gap, top, GREY)
         if bar.published is not None:

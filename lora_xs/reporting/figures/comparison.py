@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.bars import Bar, draw_bars, gap_of
 from lora_xs.reporting.figures.keys import bar_source_handles
-from lora_xs.reporting.figures.panels import at, distinct, score_label, titled
+from lora_xs.reporting.figures.panels import WHISKERS, at, distinct, score_label, titled
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import label
@@ -28,7 +28,7 @@ def comparison(material: Material) -> list[Picture]:
     if material.is_empty or not keys:
         return []
     panels = panels_of(material.cells, keys[0])
-    caption = f"{material.heading}. Bars, ours above the published score of the same variant. {material.how}"
+    caption = f"{material.heading}. Bars, ours above the published score of the same variant. {WHISKERS} {material.how}"
     return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, _draw(material, panels))]
 
 
@@ -41,7 +41,7 @@ def panels_of(cells: Sequence[Cell], key: str) -> dict[str, list[Bar]]:
 def _bar(cell: Cell, key: str) -> Bar:
     printed = cell.published
     value, text = (printed.value, printed.printed) if printed is not None else (None, "")
-    return Bar(label(key, cell.place[key]), cell.place[key], cell.ours, cell.spread, value, text, gap_of(cell))
+    return Bar(label(key, cell.place[key]), cell.place[key], cell.ours, cell.whiskers, value, text, gap_of(cell))
 
 
 def _draw(material: Material, panels: Mapping[str, Sequence[Bar]]) -> Figure:

@@ -13,7 +13,7 @@ from lora_xs.reporting.figures.panels import named
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import finish, new_figure, styled
 from lora_xs.reporting.material import Material
-from lora_xs.reporting.noise import spread_of
+from lora_xs.reporting.noise import whiskers_of
 
 KIND = "costs"
 QUANTITIES = ("training, seconds", "peak memory, MiB")
@@ -23,13 +23,14 @@ SHARED = ("method", "rank", "init")
 
 @dataclass(frozen=True)
 class Cost:
-    """One bar. seconds, mebibytes: the median of its runs; spreads: sample standard deviations; runs: how many."""
+    """One bar. seconds, mebibytes: the median of its runs; whiskers: of both, to the lowest
+    and the highest run; runs: how many."""
 
     name: str
     method: str
     seconds: float | None
     mebibytes: float | None
-    spreads: tuple[float | None, float | None]
+    whiskers: tuple[tuple[float, float] | None, ...]
     runs: int
     planned: int
 
@@ -61,7 +62,7 @@ def costs_of(material: Material, model: str, task: str) -> list[Cost]:
                 dict(place).get("method", ""),
                 statistics.median(times) if times else None,
                 statistics.median(sizes) if sizes else None,
-                (spread_of(times), spread_of(sizes)),
+                tuple(whiskers_of(some, statistics.median(some)) if some else None for some in (times, sizes)),
                 len(records),
                 len(runs),
             )
@@ -84,7 +85,7 @@ def _picture(material: Material, found: Sequence[Cost], model: str, task: str, s
             values = [cost.mebibytes if place else cost.seconds for cost in found]
             one.set_title(quantity)
             inside = [
-                Bar(_counted(c), c.method, value, c.spreads[place], None, "", "not measured" if c.runs else "not run")
+                Bar(_counted(c), c.method, value, c.whiskers[place], None, "", "not measured" if c.runs else "not run")
                 for c, value in zip(found, values, strict=True)
             ]
             draw_bars(one, inside, methods)
@@ -92,7 +93,7 @@ def _picture(material: Material, found: Sequence[Cost], model: str, task: str, s
         notes = [f"Ours, {runs} of {planned} runs; ran on: {material.hardware}. Nothing of this is published."]
         finish(figure, title, notes, material.synthetic, bar_handles("method", methods))
     name = "-".join(filter(None, [material.name, KIND, *((model, task.replace("/", "_")) if several else ())]))
-    caption = f"{title}. Medians over runs, whiskers are sample standard deviations; runs of one machine compare."
+    caption = f"{title}. Medians over runs, whiskers to the lowest and the highest; runs of one machine compare."
     return Picture(name, KIND, material.name, caption, figure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lora_xs.reporting.cells import Cell
+from lora_xs.reporting.figures.panels import WHISKERS
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.scatter import draw, panels_of
 from lora_xs.reporting.material import Material
@@ -19,7 +20,7 @@ def efficiency(material: Material) -> list[Picture]:
         return []
     caption = (
         f"{material.heading}. Score against trainable parameters without the head (log scale), a panel a test; levels "
-        f"are methods that train all or none of the base model. {material.how}"
+        f"are methods that train all or none of the base model. {WHISKERS} {material.how}"
     )
     figure = draw(material, panels, material.heading, "trainable parameters, without the head")
     return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, figure)]

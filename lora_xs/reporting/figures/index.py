@@ -12,6 +12,7 @@ from lora_xs.reporting.figures.costs import costs
 from lora_xs.reporting.figures.curves import epoch_curves, loss_curves
 from lora_xs.reporting.figures.efficiency import efficiency
 from lora_xs.reporting.figures.learning_curves import learning_curves
+from lora_xs.reporting.figures.overview import overview
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.rate_grids import rate_grids
 from lora_xs.reporting.figures.retention import projection, retention
@@ -48,7 +49,7 @@ FIGURES: dict[str, tuple[Drawer, ...]] = {
     "sb_table_v4_init_samples": (samples,),
     "sb_figure02_training_loss": (loss_curves,),
     "sb_figure03_orthonormality": (comparison,),
-    "mini_glue": (efficiency, adapter_bytes, costs),
+    "mini_glue": (overview, efficiency, adapter_bytes, costs),
     "mini_math": (loss_curves, epoch_curves, adapter_bytes, costs),
     "mini_commonsense": (loss_curves, adapter_bytes, costs),
     "mini_init": (rate_grids,),

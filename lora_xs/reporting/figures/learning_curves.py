@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
 from lora_xs.reporting.figures.lines import Line, draw_lines, lines_of
-from lora_xs.reporting.figures.panels import at, distinct, score_label, titled
+from lora_xs.reporting.figures.panels import WHISKERS, at, distinct, score_label, titled
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import label
@@ -31,8 +31,8 @@ def learning_curves(material: Material) -> list[Picture]:
     if not any(panels.values()):
         return []
     caption = (
-        f"{material.heading}. Score after the first epoch, after the second and at the best one; bars are the spread "
-        f"over seeds. {material.how}"
+        f"{material.heading}. Score after the first epoch, after the second and at the best one. {WHISKERS} "
+        f"{material.how}"
     )
     return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, _draw(material, cells, panels))]
 

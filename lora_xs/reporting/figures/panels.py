@@ -13,6 +13,7 @@ from lora_xs.reporting.published import AVERAGE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+WHISKERS = "Whiskers: of ours the lowest and the highest seed, of published numbers the ± that is printed."
 SELF_SPOKEN = ("task", "model", "method", "init", "a_init", "module")
 """Coordinates whose values need no name beside them."""
 
@@ -30,7 +31,8 @@ def at(cells: Iterable[Cell], keys: Sequence[str], values: Sequence[str]) -> lis
 def headline(cells: Sequence[Cell]) -> list[Cell]:
     """The averages where a paper prints them, otherwise every cell."""
     averages = [cell for cell in cells if cell.place.get("task") == AVERAGE]
-    return averages or list(cells)
+    printed = [cell for cell in averages if cell.published is not None]
+    return printed or [cell for cell in cells if cell not in averages]
 
 
 def named(key: str, value: str) -> str:

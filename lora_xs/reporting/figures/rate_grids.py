@@ -78,8 +78,8 @@ def _picture(material: Material, cells: Sequence[Cell], task: str) -> list[Pictu
     heading = f"{material.heading} ({named('task', task)})" if task else material.heading
     caption = (
         f"{heading}. Heat maps over the adapter's learning rate (down) and the classifier's (across); a square with a "
-        f"number is a cell, ± is the spread over seeds; darker is lower, and outliers lie below the scale. "
-        f"{material.how}"
+        f"number is a cell, ± is the sample standard deviation over seeds; darker is lower, and outliers lie below "
+        f"the scale. {material.how}"
     )
     name = "-".join(filter(None, [material.name, KIND, task]))
     return [Picture(name, KIND, material.name, caption, _draw(material, cells, heading))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import series_handles, source_handles
 from lora_xs.reporting.figures.lines import Line, draw_lines, lines_of
-from lora_xs.reporting.figures.panels import at, distinct, score_label, spare, titled
+from lora_xs.reporting.figures.panels import WHISKERS, at, distinct, score_label, spare, titled
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import finish, label_edges, new_figure, styled
 from lora_xs.reporting.labels import label
@@ -61,7 +61,7 @@ def _picture(material: Material, cells: Sequence[Cell], kind: str, task: str) ->
     heading = f"{material.heading} ({label('task', task)})" if task else material.heading
     caption = (
         f"{heading}. Score against the {WORDS[kind]}; lines are "
-        f"the top, middle and bottom of the spectrum. {material.how}"
+        f"the top, middle and bottom of the spectrum. {WHISKERS} {material.how}"
     )
     name = "-".join(filter(None, [material.name, kind, task]))
     return [Picture(name, kind, material.name, caption, _draw(material, cells, panels, kind, heading))]

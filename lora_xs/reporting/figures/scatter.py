@@ -36,13 +36,13 @@ LEVELS = ("full_ft", "head_only")
 
 @dataclass(frozen=True)
 class Point:
-    """One number of ours or one published. cost: None for a level; spread: sample standard deviation over seeds."""
+    """One number of ours or one published. cost: None for a level; whiskers: down and up from the score."""
 
     method: str
     rank: str
     cost: float | None
     score: float
-    spread: float | None
+    whiskers: tuple[float, float] | None
     ours: bool
 
 
@@ -73,12 +73,13 @@ def _points(cell: Cell, ours: Cost, published: Cost, levels: bool) -> list[Point
     method, rank = cell.place["method"], cell.place.get("rank", "")
     level = levels and method in LEVELS
     found = []
-    for is_ours, cost, score, spread in (
-        (True, ours(cell), cell.ours, cell.spread),
-        (False, published(cell), *((cell.published.value, cell.published.std) if cell.published else (None, None))),
+    printed = cell.published
+    for is_ours, cost, score, whiskers in (
+        (True, ours(cell), cell.ours, cell.whiskers),
+        (False, published(cell), *((printed.value, printed.whiskers) if printed else (None, None))),
     ):
         if score is not None and (level or cost):
-            found.append(Point(method, rank, None if level else cost, score, spread, is_ours))
+            found.append(Point(method, rank, None if level else cost, score, whiskers, is_ours))
     return found
 
 
@@ -140,10 +141,13 @@ def _draw_series(axes: Axes, points: Sequence[Point], look: Look, ours: bool) ->
     if placed:
         costs, scores = [cost for cost, _ in placed], [p.score for _, p in placed]
         axes.plot(costs, scores, **marks(look, ours))
-        bars = [(cost, p.score, p.spread) for cost, p in placed if p.spread]
-        if bars:
-            x, y, spread = zip(*bars, strict=True)
-            axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=look.colour, elinewidth=0.7, capsize=1.5, alpha=0.7)
+        known = [(cost, p.score, p.whiskers) for cost, p in placed if p.whiskers]
+        if known:
+            x, y, reach = zip(*known, strict=True)
+            axes.errorbar(
+                x, y, yerr=list(zip(*reach, strict=True)), fmt="none", ecolor=look.colour, elinewidth=0.7, capsize=1.5,
+                alpha=0.7, gid="whiskers",
+            )  # fmt: skip
 
 
 def _draw_front(axes: Axes, points: Sequence[Point], ours: bool) -> None:

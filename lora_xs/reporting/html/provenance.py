@@ -41,7 +41,8 @@ def why_of(table: Table, cell: Cell, anchor: Anchor, evidence: Evidence) -> Why:
     words, printed, allowed = text_of(cell), cell.published, cell.allowed
     facts = {"ours": words.ours}
     if cell.metric == AVERAGED:
-        facts["made of"] = f"the {len(cell.signatures)} runs behind the other cells of its row"
+        of = f": {cell.statistic} of {cell.n} seeds' means" if cell.planned > 1 and cell.n else ""
+        facts["made of"] = f"the {len(cell.signatures)} runs behind the other cells of its row{of}"
     elif cell.signatures == (COUNTED,):
         facts["made of"] = "the architecture alone: python scripts/analyse.py cost"
     elif cell.n > 1 and cell.metric != SETTING:
