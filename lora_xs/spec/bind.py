@@ -44,7 +44,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         inner = [a for a in args if a is not type(None)]
         return _convert(value, inner[0], where)
     if origin is Literal:
-        if value not in args:
+        if not any(value == arg and type(value) is type(arg) for arg in args):  # 0 is not false here
             raise UserError(f"{where}={value!r} is not allowed; choose one of {', '.join(map(str, args))}")
         return value
     if origin is tuple:
@@ -62,7 +62,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise UserError(f"{where}={value!r} must be a mapping")
-        return dict(value)
+        if not args or args[1] is Any:
+            return dict(value)
+        return {key: _convert(one, args[1], f"{where}.{key}") for key, one in value.items()}
     return _scalar(value, hint, where)
 
 

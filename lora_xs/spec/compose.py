@@ -24,11 +24,14 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     spelled = [_hydra_spelling(text) for text in overrides]
+    for text in spelled:
+        if text.startswith("~"):
+            raise UserError(f"{text}: nothing can be taken out of a run's config; give another value with {text[1:]}=…")
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             config = compose(config_name="config", overrides=spelled)
         plain = OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise UserError(_one_line(error, spelled)) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

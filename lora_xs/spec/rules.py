@@ -150,7 +150,10 @@ def smallest_dimension(spec: RunSpec) -> int | None:
     shape = spec.model.architecture
     if "hidden_size" not in shape:
         return None
-    sides = [int(shape["hidden_size"])]
+    for key in ("hidden_size", "num_key_value_heads", "num_attention_heads", "head_dim"):
+        if shape.get(key) is not None and not isinstance(shape[key], int):
+            raise UserError(f"model.architecture.{key}={shape[key]!r} must be a whole number")
+    sides = [shape["hidden_size"]]
     if any(name in ("k_proj", "v_proj") for name in spec.target_modules) and "num_key_value_heads" in shape:
         head = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
         sides.append(int(head * shape["num_key_value_heads"]))
@@ -197,6 +200,8 @@ def _check_numbers(spec: RunSpec) -> None:
     for key, share in {"trainer.warmup_ratio": trainer.warmup_ratio, "method.dropout": spec.method.dropout}.items():
         if not 0 <= share < 1:
             raise UserError(f"{key}={share} must be at least 0 and below 1")
+    if spec.seed >= 2**32:
+        raise UserError(f"seed={spec.seed} must be below 2**32, numpy's limit")
     if not all(0 <= beta < 1 for beta in trainer.betas):
         raise UserError(f"trainer.betas={list(trainer.betas)} must each be at least 0 and below 1")
     if trainer.device_batch_size and trainer.batch_size % trainer.device_batch_size:

@@ -64,7 +64,7 @@ COUNTS = {
     "mini_math": (3, 3, 0),
     "mini_spectrum": (2, 1, 0),
 }
-UNIQUE_RUNS = 1881
+UNIQUE_RUNS = 1906
 FOUR_GRIDS = {"table12": "sst2", "table13": "mrpc", "table14": "cola", "table15": "qnli"}
 Runs = Mapping[str, list[PlannedRun]]
 
