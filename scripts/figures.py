@@ -50,12 +50,14 @@ def _figures(options: argparse.Namespace) -> int:
     from lora_xs.reporting.material import material_of
     from lora_xs.reporting.planned import said_once
     from lora_xs.reporting.table import make_table
+    from lora_xs.reporting.targets import checked_folder
     from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 
     formats = list(dict.fromkeys(part.strip() for part in options.format.split(",")))
     for part in formats:
         if part not in FORMATS:
             raise UserError(f"--format {part!r} is unknown; choose among {', '.join(FORMATS)}")
+    checked_folder(options.to, "--to ")
     names, overrides = experiments_asked(options.words, experiment_names())
     experiments = [load_experiment(name) for name in names]
     evidence = read_evidence(options.results or [REPOSITORY / "results"])

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="One HTML page of all tables, figures, claims and costs.")
     words = (
         "results=FOLDER (default results; repeatable), to=FILE (default results/report/index.html), tables=FOLDER, "
-        "figures=FOLDER, experiment=NAME (default all; repeatable), processes=N (default: the cores)"
+        "figures=FOLDER, experiment=NAME (default all; repeatable; with to= alone), processes=N (default: the cores)"
     )
     parser.add_argument("words", nargs="*", metavar="key=value", help=words)
     try:
@@ -39,15 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(words: Sequence[str]) -> int:
     from lora_xs.reporting.html.make import Places, make_report
     from lora_xs.reporting.planned import said_once
+    from lora_xs.reporting.targets import checked_file, checked_folder
 
     given = _given(words)
+    if given["experiment"] and not given["to"]:
+        raise UserError("experiment= makes a part of the page, which would replace the whole; add to=FILE elsewhere")
     page = Path(given["to"][-1]) if given["to"] else REPOSITORY / "results" / "report" / "index.html"
     around = page.parent if given["to"] else REPOSITORY / "results"
     places = Places(
         results=tuple(map(Path, given["results"])) or (REPOSITORY / "results",),
-        page=page,
-        tables=Path(given["tables"][-1]) if given["tables"] else around / "tables",
-        figures=Path(given["figures"][-1]) if given["figures"] else around / "figures",
+        page=checked_file(page, "to="),
+        tables=checked_folder(Path(given["tables"][-1]) if given["tables"] else around / "tables", "tables="),
+        figures=checked_folder(Path(given["figures"][-1]) if given["figures"] else around / "figures", "figures="),
         claims=around / "claims.md",
     )
     processes = int(given["processes"][-1]) if given["processes"] else None

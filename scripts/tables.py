@@ -55,11 +55,13 @@ def _tables(options: argparse.Namespace) -> int:
     from lora_xs.reporting.evidence import read_evidence
     from lora_xs.reporting.planned import said_once
     from lora_xs.reporting.table import make_table
+    from lora_xs.reporting.targets import checked_folder
     from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
 
     if options.only and not options.trace:
         raise UserError("--only goes with --trace; a table is always whole")
     formats = _formats(options.format)
+    checked_folder(options.to, "--to ")
     names, overrides = experiments_asked(options.words, experiment_names())
     experiments = [load_experiment(name) for name in names]
     evidence = read_evidence(options.results or [REPOSITORY / "results"])

@@ -9,6 +9,8 @@ from lora_xs.reporting.analysed import COUNTED
 from lora_xs.reporting.cells import AVERAGED, SETTING, Cell
 from lora_xs.reporting.noise import Status
 
+PARTS = ("ours", "published", "difference")
+"""The columns of a cell where anything of its table is published; else it has the first alone."""
 OPERATIONS = ("macs", "flops")
 LEGEND: dict[Status, str] = {
     "reproduced": "ours and the published number differ by at most one standard error of their difference",

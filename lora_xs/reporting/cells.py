@@ -10,7 +10,7 @@ from lora_xs.records import Record
 from lora_xs.reporting.analysed import COUNTED, Analysed, counted
 from lora_xs.reporting.counted import CLOSE
 from lora_xs.reporting.noise import Status, Tolerance, of_average, spread_of, tolerance, verdict, whiskers_of
-from lora_xs.reporting.published import AVERAGE, PublishedCell, agrees, read_published
+from lora_xs.reporting.published import AVERAGE, FACTS, PublishedCell, agrees, number, read_published
 from lora_xs.reporting.readings import (
     answers_are_constant,
     answers_of,
@@ -145,6 +145,17 @@ class Cell:
             return "not compared"
         found = verdict(difference, allowed)
         return "as published" if self.metric == SETTING and found == "reproduced" else found
+
+
+def own_parameters(cell: Cell) -> float | None:
+    """Trained without the head, by the records."""
+    return cell.parameters
+
+
+def printed_parameters(cell: Cell) -> float | None:
+    """As the paper prints them."""
+    text = cell.published.facts.get(FACTS[0]) if cell.published is not None else None
+    return number(text, cell.published.source, FACTS[0]) if cell.published is not None and text else None
 
 
 def aggregate(values: Sequence[float], statistic: str) -> float:

@@ -45,6 +45,8 @@ HEADS = {
     **{"init_samples": "Samples", "decomposed_matrix": "Decomposed", "variant": "Factors", "a_init": "A"},
     **{"reading": "Read", "sequence_length": "Length", "epochs": "Epochs", "quantity": "Quantity"},
 }
+SELF_SPOKEN = ("task", "model", "method", "init", "a_init", "module")
+"""Coordinates whose values need no name beside them."""
 METRICS = {"response_loss": "loss", "": "score", "training": "seconds of training"}
 
 
@@ -56,6 +58,12 @@ def label(key: str, value: str) -> str:
 def head(key: str) -> str:
     """The name of a coordinate."""
     return HEADS.get(key, key.replace("_", " "))
+
+
+def named(key: str, value: str) -> str:
+    """A coordinate in words: `SST-2`, `rank 4`; empty where it has no value."""
+    text = label(key, value)
+    return text if key in SELF_SPOKEN or not text else f"{head(key).lower()} {text}"
 
 
 def metric_label(metric: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.labels import head, label, metric_label
+from lora_xs.reporting.labels import head, label, metric_label, named
 from lora_xs.reporting.published import same
 
 Key = tuple[str, ...]
@@ -38,6 +38,8 @@ EXCEPTIONS = {
 }
 COMPARED = ("task", "init", "singular_vectors", "a_init")
 """What the blocks of a grid of rates differ in."""
+RATES = ("lr", "classifier_lr")
+"""The rates of such a grid, down and across."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def lay_out(name: str, cells: Sequence[Cell]) -> Laid:
         rows = [_row(shape, grid, block, row, columns) for row in _distinct(inside, shape.rows)]
         laid.append(Block(_words(shape.blocks, block) or None, tuple(rows)))
     shown = {*shape.blocks, *shape.rows, *shape.columns}
-    constants = tuple(_named(key, found[0]) for key, found in values.items() if key not in shown)
+    constants = tuple(named(key, found[0]) for key, found in values.items() if key not in shown)
     heads = tuple(head(key) for key in shape.rows)
     return Laid(heads, _column_labels(shape.columns, columns, cells), tuple(laid), constants)
 
@@ -116,8 +118,8 @@ def shape_of(values: Mapping[str, Sequence[str]]) -> Shape:
         columns = ("quantity",)
     elif "when" in values:
         columns, blocks = ("when",), [key for key in varies if key == "task"]
-    elif "lr" in varies and "classifier_lr" in varies:
-        columns, blocks = ("classifier_lr",), [key for key in varies if key in COMPARED]
+    elif all(rate in varies for rate in RATES):
+        columns, blocks = RATES[1:], [key for key in varies if key in COMPARED]
     rows = [key for key in varies if key not in (*blocks, *columns)]
     if not rows:
         rows, blocks = blocks, []
@@ -166,14 +168,8 @@ def _row(shape: Shape, grid: Mapping[tuple[Key, Key, Key], Cell], block: Key, ro
 
 
 def _words(keys: Key, values: Key) -> str:
-    found = (_named(key, _spelt(value)) for key, value in zip(keys, values, strict=True))
+    found = (named(key, _spelt(value)) for key, value in zip(keys, values, strict=True))
     return ", ".join(found)
-
-
-def _named(key: str, value: str) -> str:
-    """`rank 4`, `SST-2`: names that speak for themselves go without their coordinate's."""
-    text = label(key, value)
-    return text if key in ("task", "model", "method", "init", "a_init", "module") else f"{head(key).lower()} {text}"
 
 
 def _spelt(value: str) -> str:

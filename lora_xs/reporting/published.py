@@ -64,8 +64,11 @@ class Misprint:
 
 
 @cache
-def read_published(name: str, folder: Path = PUBLISHED) -> tuple[PublishedCell, ...]:
-    """All printed numbers of a file below `results/published`, in its order; empty for a table of settings.
+def read_published(
+    name: str, folder: Path = PUBLISHED, values: tuple[str, ...] = SCORES + QUANTITIES
+) -> tuple[PublishedCell, ...]:
+    """All printed numbers of a file below `results/published`, in its order. values: columns of numbers, by default
+    those of results; a table of settings has none of these.
 
     Raises UserError for a file that is missing, and for a malformed row (file:line).
     """
@@ -76,18 +79,18 @@ def read_published(name: str, folder: Path = PUBLISHED) -> tuple[PublishedCell, 
         raise UserError(f"{path}: {error.strerror}; published numbers come with the repository") from error
     reader = csv.DictReader(text.splitlines())
     columns = list(reader.fieldnames or ())
-    values = [column for column in columns if column in SCORES + QUANTITIES]
-    keys = [column for column in columns if column not in (*SCORES, *QUANTITIES, *SPREADS, *FACTS)]
+    numbers = [column for column in columns if column in values]
+    keys = [column for column in columns if column not in (*values, *SPREADS, *FACTS)]
     cells: list[PublishedCell] = []
     for row in reader:
         where = f"{name}:{reader.line_num}"
         if None in row or None in row.values():
             raise UserError(f"{path}:{reader.line_num}: {len(columns)} columns wanted; mend the row")
         place = {key: row[key] for key in keys if row[key]}
-        for column in values:
+        for column in numbers:
             if not row[column]:
                 continue
-            own = place if len(values) == 1 else {**place, "quantity": column}
+            own = place if len(numbers) == 1 else {**place, "quantity": column}
             std = row.get("std") or None
             cells.append(
                 PublishedCell(

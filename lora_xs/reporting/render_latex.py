@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lora_xs.reporting.cell_text import text_of
+from lora_xs.reporting.cell_text import PARTS, text_of
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.layout import Row
 from lora_xs.reporting.noise import Status
 from lora_xs.reporting.table import Table, own_notes, printed_notes
 
-PARTS = ("ours", "published", "difference")
 WHOLE, PANEL = 3, 2  # columns, of three parts each, that stay together; of a panel where there are more
 BRIEF: dict[Status, str] = {"reproduced": "repr.", "within noise": "noise"}
 LEGEND = (
@@ -28,7 +27,6 @@ DOCUMENT = r"""% Compiles as it is: pdflatex all.tex
 \documentclass[a4paper]{{article}}
 \usepackage[margin=12mm]{{geometry}}
 \usepackage{{booktabs,graphicx}}
-\renewcommand{{\tablename}}{{No.}}  % "Table" is what the papers count
 \renewcommand{{\tablename}}{{No.}}  % "Table" is what the papers count
 \begin{{document}}
 {inputs}

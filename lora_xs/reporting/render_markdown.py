@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lora_xs.reporting.cell_text import LEGEND, text_of
+from lora_xs.reporting.cell_text import LEGEND, PARTS, text_of
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.layout import Row
 from lora_xs.reporting.table import Table, own_notes, printed_notes
@@ -36,9 +36,7 @@ def header(table: Table) -> list[str]:
     if laid.has_parameters:
         names += ["Parameters, ours", *(["Parameters, published"] if laid.has_published else [])]
     for column in laid.columns:
-        names += (
-            [f"{column}: {part}" for part in ("ours", "published", "difference")] if laid.has_published else [column]
-        )
+        names += [f"{column}: {part}" for part in PARTS] if laid.has_published else [column]
     return [escape(name) for name in names]
 
 

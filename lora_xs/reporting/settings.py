@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 
 from lora_xs.reporting.cells import SETTING, START, Behind, Cell, Reading
-from lora_xs.reporting.published import PUBLISHED, PublishedCell, agrees, number
+from lora_xs.reporting.published import PublishedCell, agrees, read_published
 from lora_xs.reporting.readings import QUANTITY
 
 RUN_BY: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -24,22 +23,9 @@ def setting_cells(name: str, files: Sequence[str], planned: Callable[[str], Sequ
     return [_cell(printed, runs, where) for file in files for printed in read_settings(file)]
 
 
-def read_settings(name: str) -> list[PublishedCell]:
+def read_settings(name: str) -> tuple[PublishedCell, ...]:
     """Every printed setting of a file below `results/published`; which one is the coordinate `quantity`."""
-    with open(PUBLISHED / name, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        return [
-            PublishedCell(
-                place={**{key: text for key, text in row.items() if key not in SETTINGS}, QUANTITY: setting},
-                value=number(row[setting], f"{name}:{reader.line_num}", setting),
-                std=None,
-                printed=row[setting],
-                source=f"{name}:{reader.line_num}",
-                facts={},
-            )
-            for row in reader
-            for setting in SETTINGS
-        ]
+    return read_published(name, values=SETTINGS)
 
 
 def _cell(printed: PublishedCell, runs: Sequence[Behind], where: Mapping[str, str]) -> Cell:

@@ -25,7 +25,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> PageText:
     run = planned_runs(NAME)[0]
     (folder / "runs" / f"s{run.seed}-{run.signature}" / "record.json").unlink()
     record = record_of(run, {}, status="diverged")
-    record.run["error"] = SCRIPT
+    record.run["error"] = {"what": SCRIPT, "step": 3}
     record.run["protocol"] = IMAGE
     record.run["started"] = WORDS
     record.run["spec"] = {

@@ -15,13 +15,14 @@ from report_reader import REPOSITORY, report_script
 from synthetic import record_of
 
 from lora_xs.records import Record
+from lora_xs.reporting.figures.files import save_png
 from lora_xs.reporting.figures.raster import png_of
 from lora_xs.reporting.html.anchors import Anchors, slug
 from lora_xs.reporting.html.costs import costs_of, estimated_hours
 from lora_xs.reporting.html.drawing import draw, draw_all
 from lora_xs.reporting.html.grid import Box
 from lora_xs.reporting.html.kept import place_of
-from lora_xs.reporting.html.ledger import flat, relative
+from lora_xs.reporting.html.ledger import error_words, flat, relative
 from lora_xs.reporting.planned import planned_runs
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.cost import estimate
@@ -155,6 +156,12 @@ def test_folders_are_told_from_the_results_folder_and_no_higher(tmp_path: Path) 
     assert list(flat({"b": {"c": [1, 2]}, "a": None})) == [("b.c", "1, 2")]
 
 
+def test_an_error_is_told_as_people_say_it() -> None:
+    assert error_words({"what": "one answer for all", "step": 12}) == "one answer for all, at step 12"
+    assert error_words({"what": "nan at optimiser step 12", "step": 12}) == "nan at optimiser step 12"
+    assert error_words({"what": "cut"}) == error_words("cut") == "cut" and error_words(None) == ""
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -172,6 +179,28 @@ def test_mistakes_of_the_report_are_one_line(
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and message in captured.err and captured.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_page_goes_to_a_file_and_a_part_of_it_beside_the_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, message in (
+        (["experiment=demo"], "experiment= makes a part of the page, which would replace the whole; add to=FILE"),
+        (["experiment=demo", f"to={tmp_path}"], f"to={tmp_path} is a folder; name the file in it"),
+    ):
+        assert report_script().main([*words, "results=/nowhere"]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"error: {message}") and captured.err.count("\n") == 1
+
+
+def test_a_pdf_of_other_numbers_goes_and_one_of_the_same_stays(tmp_path: Path) -> None:
+    png, pdf = tmp_path / "a.png", tmp_path / "a.pdf"
+    png.write_bytes(b"old")
+    pdf.touch()
+    save_png("a", b"old", tmp_path)
+    assert pdf.is_file()
+    save_png("a", b"new", tmp_path)
+    assert png.read_bytes() == b"new" and not pdf.exists()
 
 
 def test_the_report_needs_no_torch(tmp_path: Path) -> None:

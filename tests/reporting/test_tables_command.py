@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from figures_command import figures_script
 from latex_check import check_latex
 from synthetic import place, record_of, write_synthetic
 from tables_command import REPOSITORY, markdown_rows, tables_script
@@ -159,6 +160,18 @@ def test_an_experiment_by_file_is_planned_as_the_file_says(
         assert main([f"experiment={file}", "--results", str(tmp_path / "runs"), "--trace"]) == 0
         shown = capsys.readouterr().out
         assert shown.count(f"train_rows={rows}") == 2 and not any(one in shown for one in here)
+
+
+def test_a_target_that_is_a_file_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for to in ("file", "file/below"):
+        for command in (main, figures_script().main):
+            words = ["experiment=demo", "--results", "/nowhere", "--to", str(tmp_path / to)]
+            assert command(words) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"error: --to {tmp_path / to}: {tmp_path / 'file'} is a file; name a folder")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.keys import bar_handles, bar_marks, bar_source_handles
-from lora_xs.reporting.figures.panels import WHISKERS, distinct, named
+from lora_xs.reporting.figures.panels import WHISKERS, distinct
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import GREY, Look, finish, look_of, new_figure, styled
-from lora_xs.reporting.labels import label, metric_label
+from lora_xs.reporting.labels import label, metric_label, named
 from lora_xs.reporting.material import Material, coverage
 
 if TYPE_CHECKING:

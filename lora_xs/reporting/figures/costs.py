@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from lora_xs.records import Record
 from lora_xs.reporting.figures.bars import Bar, draw_bars
 from lora_xs.reporting.figures.keys import bar_handles
-from lora_xs.reporting.figures.panels import named
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import finish, new_figure, styled
+from lora_xs.reporting.labels import named
 from lora_xs.reporting.material import Material
 from lora_xs.reporting.noise import whiskers_of
 

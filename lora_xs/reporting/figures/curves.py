@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
 from lora_xs.records import Record
 from lora_xs.reporting.cells import Behind
-from lora_xs.reporting.figures.panels import named, spare, titled
+from lora_xs.reporting.figures.panels import spare, titled
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import LOOKS, SPARE, Look, finish, hatch_off, label_edges, new_figure, styled
-from lora_xs.reporting.figures.trajectories import Band, Trajectory, band, draw_bands, scores, training_losses
-from lora_xs.reporting.labels import metric_label
+from lora_xs.reporting.figures.trajectories import Band, band, draw_bands, scores
+from lora_xs.reporting.labels import metric_label, named
+from lora_xs.reporting.losses import Trajectory, training_losses
 from lora_xs.reporting.material import Material
 
 if TYPE_CHECKING:

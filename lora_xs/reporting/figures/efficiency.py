@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from lora_xs.reporting.cells import Cell
+from lora_xs.reporting.cells import own_parameters as own_parameters
+from lora_xs.reporting.cells import printed_parameters as printed_parameters
 from lora_xs.reporting.figures.panels import WHISKERS
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.scatter import draw, panels_of
 from lora_xs.reporting.material import Material
-from lora_xs.reporting.published import number
 
 KIND = "efficiency"
-FACT = "trainable_params"
 
 
 def efficiency(material: Material) -> list[Picture]:
@@ -24,14 +23,3 @@ def efficiency(material: Material) -> list[Picture]:
     )
     figure = draw(material, panels, material.heading, "trainable parameters, without the head")
     return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, figure)]
-
-
-def own_parameters(cell: Cell) -> float | None:
-    """Trained without the head, by the records."""
-    return cell.parameters
-
-
-def printed_parameters(cell: Cell) -> float | None:
-    """As the paper prints them."""
-    text = cell.published.facts.get(FACT) if cell.published is not None else None
-    return number(text, cell.published.source, FACT) if cell.published is not None and text else None

@@ -30,7 +30,8 @@ class Listed:
 
 
 def save(picture: Picture, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write a picture in each of the formats; return the files."""
+    """Write a picture in each of the formats; return the files. Where it changed, files of other formats go."""
+    before = {ending: _bytes(folder / f"{picture.name}.{ending}") for ending in formats}
     files = []
     for ending in formats:
         path = folder / f"{picture.name}.{ending}"
@@ -40,7 +41,26 @@ def save(picture: Picture, folder: Path, formats: Sequence[str] = FORMATS) -> li
             with styled():
                 replace_file(path, lambda file: picture.figure.savefig(file, format="pdf", metadata=UNDATED))
         files.append(path)
+    if any(_bytes(folder / f"{picture.name}.{ending}") != old for ending, old in before.items()):
+        _drop(folder, picture.name, [ending for ending in FORMATS if ending not in formats])
     return files
+
+
+def save_png(name: str, png: bytes, folder: Path) -> None:
+    """Write a picture that is drawn already. Where it changed, files of other formats go."""
+    path = folder / f"{name}.png"
+    if _bytes(path) != png:
+        _drop(folder, name, [ending for ending in FORMATS if ending != "png"])
+    write_bytes(path, png)
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _drop(folder: Path, name: str, formats: Sequence[str]) -> None:
+    for ending in formats:
+        (folder / f"{name}.{ending}").unlink(missing_ok=True)
 
 
 def write_index(folder: Path, drawn: Mapping[str, Sequence[Captioned]]) -> list[Path]:

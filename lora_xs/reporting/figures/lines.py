@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.figures.panels import at, distinct, named
+from lora_xs.reporting.figures.panels import at, distinct
 from lora_xs.reporting.figures.style import hatch_off, look_of, marks
+from lora_xs.reporting.labels import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

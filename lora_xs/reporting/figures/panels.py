@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.labels import head, label, metric_label
+from lora_xs.reporting.labels import metric_label, named
 from lora_xs.reporting.published import AVERAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WHISKERS = "Whiskers: of ours the lowest and the highest seed, of published numbers the ± that is printed."
-SELF_SPOKEN = ("task", "model", "method", "init", "a_init", "module")
-"""Coordinates whose values need no name beside them."""
 
 
 def distinct(cells: Iterable[Cell], *keys: str) -> list[tuple[str, ...]]:
@@ -33,12 +31,6 @@ def headline(cells: Sequence[Cell]) -> list[Cell]:
     averages = [cell for cell in cells if cell.place.get("task") == AVERAGE]
     printed = [cell for cell in averages if cell.published is not None]
     return printed or [cell for cell in cells if cell not in averages]
-
-
-def named(key: str, value: str) -> str:
-    """`SST-2`, `rank 4`."""
-    text = label(key, value)
-    return text if key in SELF_SPOKEN or not text else f"{head(key).lower()} {text}"
 
 
 def titled(keys: Sequence[str], values: Sequence[str]) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.figures.panels import at, distinct, named, titled
+from lora_xs.reporting.figures.panels import at, distinct, titled
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import GREY, finish, label_edges, new_figure, styled
-from lora_xs.reporting.labels import head
+from lora_xs.reporting.labels import head, named
+from lora_xs.reporting.layout import COMPARED, RATES
 from lora_xs.reporting.material import Material, coverage
 from lora_xs.reporting.published import same
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KIND = "grid"
-COMPARED = ("task", "init", "singular_vectors", "a_init")
-RATES = ("lr", "classifier_lr")
 MAP = "cividis"  # even steps of lightness: reads the same to the colour-blind and in grey
 SCALE, SIZE = "score (points)", 6.2
 

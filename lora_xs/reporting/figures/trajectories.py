@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.reporting.figures.style import Look
+from lora_xs.reporting.losses import Trajectory as Trajectory
+from lora_xs.reporting.losses import training_losses as training_losses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METRICS = "metrics.jsonl"
 SHARE = 25  # one in so many points is a window of the running mean
-Trajectory = dict[float, float]
 
 
 @dataclass(frozen=True)
@@ -31,28 +29,6 @@ class Band:
     high: tuple[float, ...]
     seeds: int
     planned: int
-
-
-def read_lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; none where the file is missing, and no line that was cut short."""
-    try:
-        text = (folder / METRICS).read_text(encoding="utf-8")
-    except OSError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            lines.append(content)
-    return lines
-
-
-def training_losses(folder: Path) -> Trajectory:
-    """Step → training loss (nats); of a step that was written twice, the later."""
-    return {float(line["step"]): float(line["loss"]) for line in read_lines(folder) if line.get("kind") == "train"}
 
 
 def scores(lines: Sequence[Mapping[str, Any]], metric: str) -> Trajectory:

@@ -10,7 +10,7 @@ from typing import Any
 from lora_xs.errors import UserError
 from lora_xs.records import Record
 from lora_xs.reporting.html.grid import Body, Box, Grid
-from lora_xs.reporting.labels import label
+from lora_xs.reporting.labels import named
 from lora_xs.reporting.material import Material
 
 APART = ("model", "task", "method", "rank", "init", "singular_vectors", "a_init", "init_samples", "decomposed_matrix")
@@ -88,11 +88,7 @@ def _row(words: str, records: Sequence[Record]) -> tuple[Box, ...]:
 
 
 def _words(cell: Mapping[str, str]) -> str:
-    found = [
-        f"rank {value}" if key == "rank" else label(key, value)
-        for key, value in cell.items()
-        if key in APART and value not in ("", "None")
-    ]
+    found = [named(key, value) for key, value in cell.items() if key in APART and value not in ("", "None")]
     return ", ".join(found) or "all runs"
 
 

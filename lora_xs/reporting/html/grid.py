@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_xs.reporting.cell_text import number_text, signed, text_of
+from lora_xs.reporting.cell_text import PARTS, number_text, signed, text_of
 from lora_xs.reporting.cells import SETTING, Cell
 from lora_xs.reporting.layout import Row
 from lora_xs.reporting.published import number
@@ -15,7 +15,6 @@ from lora_xs.reporting.table import Table, own_notes, printed_notes
 
 LEADING = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?(?=$|\s)")
 """The number that a text begins with, as the page's script reads it too."""
-PARTS = ("ours", "published", "difference")
 
 
 @dataclass(frozen=True)

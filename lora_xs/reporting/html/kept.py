@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lora_xs.atomic import write_json
 from lora_xs.cache import cache_root
-from lora_xs.reporting.figures.trajectories import METRICS
 from lora_xs.reporting.html.drawn import Drawn
+from lora_xs.reporting.losses import METRICS
 from lora_xs.reporting.material import Material
 
 LIBRARIES = ("matplotlib", "pillow", "numpy")

@@ -110,6 +110,14 @@ def method_words(spec: Mapping[str, Any]) -> tuple[str, str]:
     return told(spec, "method", "name") or told(spec, "method"), told(spec, "rank")
 
 
+def error_words(error: Any) -> str:
+    """Why a run ended as it did: what happened and, where it is known, at which step."""
+    if not isinstance(error, Mapping):
+        return "" if error is None else str(error)
+    what, step = told(error, "what"), told(error, "step")
+    return what if not step or what.endswith(f" {step}") else f"{what}, at step {step}"
+
+
 def commit_words(record: Record) -> str:
     """Seven digits, and whether the tree had changes that are not in it."""
     commit = told(record.environment, "commit")[:7]
@@ -137,7 +145,7 @@ def _row(record: Record, folder: str, names: tuple[str, str, str]) -> tuple[Box,
     run, spec = record.run, record.run.get("spec", {})
     method, rank = method_words(spec)
     seconds = told(run, "seconds")
-    error = told(run, "error")
+    error = error_words(run.get("error"))
     texts = (
         *(told(spec, "task", "name"), told(spec, "model", "name"), method, rank, told(run, "seed")),
         *(f"{record.status}: {error}" if error else record.status, folder, told(run, "started").replace("+00:00", "")),

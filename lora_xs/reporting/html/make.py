@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_xs.atomic import write_bytes, write_text
+from lora_xs.atomic import write_text
 from lora_xs.reporting.claims.checklist import CLAIMS
 from lora_xs.reporting.claims.finding import findings
 from lora_xs.reporting.claims.gather import Gatherer
 from lora_xs.reporting.claims.written import claims_page
 from lora_xs.reporting.evidence import Evidence, read_evidence
-from lora_xs.reporting.figures.files import write_index
+from lora_xs.reporting.figures.files import save_png, write_index
 from lora_xs.reporting.html.drawing import draw_all
 from lora_xs.reporting.html.page import page_of
 from lora_xs.reporting.html.render import to_html
@@ -51,7 +51,7 @@ def make_report(
     found = [one for claim in CLAIMS for one in findings(claim, gather, only=names)]
     drawn = draw_all([material_of(table, evidence) for table in tables], processes)
     for picture in (picture for pictures in drawn.values() for picture in pictures):
-        write_bytes(places.figures / f"{picture.name}.png", picture.png)
+        save_png(picture.name, picture.png, places.figures)
     write_index(places.figures, drawn)
     write_tables(tables, evidence, places.tables, FORMATS, every, places.figures)
     write_text(places.claims, claims_page(found))

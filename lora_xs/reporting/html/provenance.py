@@ -11,7 +11,7 @@ from lora_xs.reporting.cell_text import number_text, text_of
 from lora_xs.reporting.cells import AVERAGED, SETTING, Cell
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.html.grid import Anchor
-from lora_xs.reporting.labels import label
+from lora_xs.reporting.labels import named
 from lora_xs.reporting.table import Table
 
 
@@ -67,10 +67,7 @@ def why_of(table: Table, cell: Cell, anchor: Anchor, evidence: Evidence) -> Why:
 
 def place_words(cell: Cell) -> str:
     """A cell's coordinates as the papers call them."""
-    return ", ".join(
-        label(key, value) if key in ("model", "task", "method", "init") else f"{key.replace('_', ' ')} {value}"
-        for key, value in cell.place.items()
-    )
+    return ", ".join(filter(None, (named(key, value) for key, value in cell.place.items())))
 
 
 def _runs(table: Table, cell: Cell, evidence: Evidence) -> tuple[Behind, ...]:
