@@ -1,7 +1,7 @@
 """Turn a trained LoRA-XS adapter into a plain LoRA adapter, or into a merged model.
 
-python scripts/export.py results/runs/…/adapter/best --to exported       # plain LoRA, for stock PEFT or vLLM
-python scripts/export.py results/runs/…/adapter/best --to merged --merge # the whole model, adapter merged in
+python scripts/export.py results/runs/…/s0-… --to exported               # plain LoRA, for stock PEFT or vLLM
+python scripts/export.py results/runs/…/s0-… --to merged --merge         # the whole model, adapter merged in
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lora_xs.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     parser = argparse.ArgumentParser(description="Turn a trained LoRA-XS adapter into plain LoRA, or merge it.")
-    parser.add_argument("adapter", type=Path, help="folder of the adapter (adapter_config.json and its weights)")
+    parser.add_argument("adapter", type=Path, help="folder of the adapter, or of its run")
     parser.add_argument("--to", type=Path, required=True, help="folder to write; new, or empty")
     parser.add_argument("--base", help="base model's folder or hub name (default: the one the adapter names)")
     parser.add_argument("--merge", action="store_true", help="write the whole merged model instead of an adapter")

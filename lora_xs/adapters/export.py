@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from lora_xs.adapters.files import ADAPTER, CONFIG, HEAD, adapter_place, read_tensors
 from lora_xs.adapters.tuner import LoraXsConfig, LoraXsLayer
 from lora_xs.atomic import new_folder
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-HEAD = "head.safetensors"
-"""Beside an adapter: a head that was trained outside PEFT, tensors by their name in the base model."""
 
 _AUTO_CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
@@ -59,7 +56,7 @@ def export_lora(
     transposed = all(isinstance(layer.get_base_layer(), Conv1D) for layer in layers.values())
     with new_folder(place) as temporary:
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in entries.items()}
-        save_file(tensors, temporary / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        save_file(tensors, temporary / ADAPTER, metadata={"format": "pt"})
         _plain_config(config, [*(config.modules_to_save or ()), *head], transposed).save_pretrained(str(temporary))
     return place
 
@@ -70,17 +67,20 @@ def load_adapted(folder: str | Path, base: str | Path | None = None) -> PeftMode
     `base` is the base model's folder or hub name; None takes the one the adapter's configuration names. Raises
     UserError where one of them cannot be found, or the adapter does not belong to the base model.
     """
-    place = Path(folder)
-    if not (place / "adapter_config.json").is_file():
-        raise UserError(f"{place}: no adapter_config.json there; give the folder of a saved adapter")
-    config = PeftConfig.from_pretrained(str(place))
+    place = adapter_place(folder)
+    if not (place / CONFIG).is_file():
+        raise UserError(f"{place}: no {CONFIG} there; give the folder of a saved adapter, or of its run")
+    try:
+        config = PeftConfig.from_pretrained(str(place))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{place / CONFIG}: not an adapter's configuration ({error}); take an intact copy") from None
     if not isinstance(config, LoraXsConfig):
         raise UserError(f"{place}: the adapter is of type {config.peft_type}, not LORA_XS; give a LoRA-XS adapter")
     source = base or config.base_model_name_or_path
     if not source:
         raise UserError(f"{place}: its configuration names no base model; give it with --base <folder or name>")
-    head = load_file(place / HEAD) if (place / HEAD).is_file() else {}
-    saved = load_file(place / SAFETENSORS_WEIGHTS_NAME)
+    head = read_tensors(place / HEAD) if (place / HEAD).is_file() else {}
+    saved = read_tensors(place / ADAPTER)
     model = PeftModel.from_pretrained(_load_base(str(source), config, {**saved, **head}), place)
     strangers = model.get_base_model().load_state_dict(head, strict=False).unexpected_keys
     if strangers:
@@ -90,8 +90,8 @@ def load_adapted(folder: str | Path, base: str | Path | None = None) -> PeftMode
 
 def head_modules(folder: str | Path) -> list[str]:
     """Names of the modules whose weights lie in `head.safetensors` beside an adapter, e.g. `["classifier.dense"]`."""
-    file = Path(folder) / HEAD
-    return sorted({key.rpartition(".")[0] for key in load_file(file)}) if file.is_file() else []
+    file = adapter_place(folder) / HEAD
+    return sorted({key.rpartition(".")[0] for key in read_tensors(file)}) if file.is_file() else []
 
 
 def free_folder(folder: str | Path) -> Path:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lora_xs.adapters.files import ADAPTER, CONFIG, HEAD
+from lora_xs.adapters.files import ADAPTER, CONFIG, HEAD, adapter_place
 from lora_xs.adapters.tuner import LoraXsConfig
 from lora_xs.adapters.tuner.fingerprint import Fingerprint
 from lora_xs.errors import UserError
@@ -188,10 +188,7 @@ class AdapterFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        place = Path(folder)
-        if not (place / CONFIG).is_file() and (place / "adapter" / "best" / CONFIG).is_file():
-            place = place / "adapter" / "best"
-        self.folder = place
+        self.folder = adapter_place(folder)
         self.family = self._read_family(self._read_config())
 
     def R(self) -> Tensor:

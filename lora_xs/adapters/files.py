@@ -56,6 +56,25 @@ def save_adapter(model: nn.Module, folder: Path, head: Sequence[str]) -> int:
     return size
 
 
+def adapter_place(folder: str | Path) -> Path:
+    """Where an adapter lies: the folder itself, or, of a run's folder, its best adapter."""
+    place = Path(folder)
+    best = place / "adapter" / "best"
+    return best if not (place / CONFIG).is_file() and (best / CONFIG).is_file() else place
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU. Raises UserError where it is missing, cut short or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{file}: cannot be read ({reason}); take an intact copy") from None
+
+
 def load_adapter(model: nn.Module, folder: Path, *, head: bool) -> None:
     """Load an adapter of the same method, rank and targets into `model` (already attached); the head too if asked.
 
@@ -63,7 +82,6 @@ def load_adapter(model: nn.Module, folder: Path, *, head: bool) -> None:
     gets the weights full fine-tuning left, if any. Raises UserError saying what differs or is missing.
     """
     from peft import PeftModel, set_peft_model_state_dict
-    from safetensors.torch import load_file
 
     from lora_xs.adapters.pissa import PissaConfig, trained_part
     from lora_xs.adapters.vera import check_projections, without_projection_warnings
@@ -76,7 +94,7 @@ def load_adapter(model: nn.Module, folder: Path, *, head: bool) -> None:
     config = model.peft_config["default"]
     _check_config((config.plain() if isinstance(config, PissaConfig) else config).to_dict(), folder)
     check_projections(model, folder)
-    entries = trained_part(model, load_file(folder / ADAPTER))
+    entries = trained_part(model, read_tensors(folder / ADAPTER))
     try:
         with without_projection_warnings():
             result = set_peft_model_state_dict(model, entries, adapter_name="default")
@@ -95,24 +113,21 @@ def load_adapter(model: nn.Module, folder: Path, *, head: bool) -> None:
 def load_head(model: nn.Module, folder: Path) -> None:
     """Copy `head.safetensors` into the model's head. Raises UserError when it is absent or of another shape."""
     from peft import PeftModel
-    from safetensors.torch import load_file
 
     if not (folder / HEAD).is_file():
         raise UserError(f"{folder}: no {HEAD}; leave start_from.head=false")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     own = dict(base.named_parameters())
-    _copy(load_file(folder / HEAD), own, f"{folder}/{HEAD}")
+    _copy(read_tensors(folder / HEAD), own, f"{folder}/{HEAD}")
 
 
 def _load_whole(model: nn.Module, folder: Path) -> None:
     """Copy what full fine-tuning left into a model without an adapter; head only leaves nothing but the head."""
-    from safetensors.torch import load_file
-
     if (folder / ADAPTER).is_file():
         raise UserError(f"{folder}: holds an adapter; a model without an adapter cannot start from one")
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if (folder / MODEL).is_file():
-        _copy(load_file(folder / MODEL), own, f"{folder}/{MODEL}")
+        _copy(read_tensors(folder / MODEL), own, f"{folder}/{MODEL}")
     elif not (folder / HEAD).is_file():
         raise UserError(f"{folder}: neither {MODEL} nor {HEAD} there; give the adapter folder of a finished run")
 
@@ -131,6 +146,8 @@ def _check_config(wanted: dict[str, Any], folder: Path) -> None:
         found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: not readable: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{folder / CONFIG}: not an adapter's configuration; take an intact copy")
     for key in ("peft_type", "r", "lora_alpha", "use_rslora", "target_modules", "projection_prng_key"):
         one, other = found.get(key), wanted.get(key)
         if isinstance(one, list) or isinstance(other, set | list):

@@ -32,7 +32,7 @@ def load_encoder(model: ModelSpec, location: Location, labels: int) -> tuple[Pre
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(location.folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises nothing narrower
         raise cannot_load(model, location, error) from error
     base = load_weights(
         AutoModelForSequenceClassification,

@@ -25,6 +25,7 @@ def load_weights(
     are not such a model, and for an attention that this model or machine does not have.
     """
     import torch
+    from safetensors import SafetensorError
 
     check_device(model)
     try:
@@ -39,7 +40,7 @@ def load_weights(
             **quantization_arguments(model),
             **settings,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise cannot_load(model, location, error) from error
     misfits = {
         str(key) for entry in loading["mismatched_keys"] for key in [entry[0] if isinstance(entry, tuple) else entry]

@@ -198,6 +198,25 @@ def test_command_answers_mistakes_in_one_line_and_status_two(tmp_path, base_fold
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("adapter_model.safetensors", None, "cannot be read"),
+        ("adapter_model.safetensors", b"\x00" * 40, "cannot be read"),
+        ("adapter_config.json", b"{", "not an adapter's configuration"),
+        ("adapter_config.json", b"[]", "not an adapter's configuration"),
+    ],
+)
+def test_a_damaged_adapter_is_one_line(tmp_path, base_folder, command, capsys, file, content, words) -> None:
+    folder = tmp_path / "run" / "adapter" / "best"
+    trained(oracle.bert()).save_pretrained(str(folder))
+    (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
+    run = [str(tmp_path / "run"), "--to", str(tmp_path / "out"), "--base", str(base_folder)]
+    assert command.main(run) == 2
+    said = capsys.readouterr().err
+    assert words in said and file in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_a_new_process_gets_the_same_logits_from_every_file(tmp_path, base_folder):
     base = AutoModelForSequenceClassification.from_pretrained(str(base_folder))
     model = trained(base)
