@@ -14,6 +14,9 @@ from lora_xs.errors import UserError
 from lora_xs.models import locate
 from lora_xs.spec import RunSpec, sections
 from lora_xs.sweeps import slurm
+from lora_xs.sweeps.calibration import Calibration
+from lora_xs.sweeps.cost import estimate
+from lora_xs.sweeps.devices import device_named
 from lora_xs.sweeps.launcher import split_launcher
 from lora_xs.sweeps.manifest import Line
 
@@ -61,6 +64,8 @@ def test_every_config_key_is_read(
         spec = tiny_run(*lost, "model.path=null")
         with pytest.raises(UserError):
             locate(spec.model)
+    planned, device = tiny_run("model=roberta-large", "model.path=null"), device_named("h100")
+    assert estimate(planned, device).flops * Calibration().factor(device, planned) > 0
     settings, _ = split_launcher(
         ["launcher=slurm", "launcher.slurm.snapshot=none", f"launcher.slurm.folder={tmp_path}"]
     )

@@ -28,7 +28,9 @@ def leavings(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, by
     for test in train.get("tests", {}).values():
         for name in [name for name in test if name.endswith("seconds")]:
             del test[name]
-    block = {key: value for key, value in record.run.items() if key not in ("seconds", "started", "command")}
+    block = {
+        key: value for key, value in record.run.items() if key not in ("seconds", "started", "attempts", "command")
+    }
     environment = {key: value for key, value in record.environment.items() if key not in ("commit", "dirty")}
     texts: dict[str, Any] = {"metrics.jsonl": (folder / "metrics.jsonl").read_text()}
     for file in sorted(folder.glob("adapter/*/*.json")):
