@@ -6,6 +6,7 @@ A call for one experiment leaves the other tables' lines as they are.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -30,14 +31,14 @@ SYNTHETIC = "\n**SYNTHETIC: tables marked so were made by a test, they are no re
 def summary(table: Table, evidence: Evidence, formats: Sequence[str]) -> dict[str, Any]:
     """A table's entry: where it comes from, its runs, its cells by status."""
     signatures = {run.signature for run in table.runs}
-    finished = sum(signature in evidence.records for signature in signatures)
+    ended = Counter(evidence.records[s].status for s in signatures & evidence.records.keys())
     return {
         "title": table.experiment.title,
         "source": table.experiment.source,
         "formats": list(formats),
         "overrides": list(table.overrides),
         "synthetic": table.synthetic,
-        "runs": {"finished": finished, "planned": len(signatures)},
+        "runs": {"finished": ended["finished"], "diverged": ended["diverged"], "planned": len(signatures)},
         "cells": table.counts,
     }
 
@@ -71,7 +72,9 @@ def _page(entries: Mapping[str, Mapping[str, Any]]) -> str:
     for name, entry in entries.items():
         links = ", ".join(f"[{ending}]({name}.{ending})" for ending in entry["formats"])
         what = escape(entry["title"]) + (f" (`{' '.join(entry['overrides'])}`)" if entry["overrides"] else "")
-        runs = f"{entry['runs']['finished']}/{entry['runs']['planned']}" if entry["runs"]["planned"] else "–"
+        ended = entry["runs"]
+        diverged = f", {ended['diverged']} diverged" if ended.get("diverged") else ""  # older entries have no such key
+        runs = f"{ended['finished']}/{ended['planned']}{diverged}" if ended["planned"] else "–"
         mark = "SYNTHETIC " if entry["synthetic"] else ""
         counts = [str(entry["cells"].get(status, "")) for status in statuses]
         lines.append(_line([f"{mark}{escape(name)}: {links}", entry["source"], what, runs, *counts]))

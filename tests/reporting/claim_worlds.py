@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from lora_xs.records import Record
 from lora_xs.reporting.cells import Behind, Cell, Reading, build_cells
 from lora_xs.reporting.material import Material
+from lora_xs.sweeps.experiment import Experiment, Taken
 from lora_xs.sweeps.experiment_file import load_experiment
 
 SEEDS = 5
@@ -63,16 +65,30 @@ EFFECTS: dict[str, Effect] = {
 
 
 def world_of_cells(name: str, effect: Effect, way: int, seeds: int = SEEDS) -> Material:
-    """The published cells of an experiment, ours as the world has it: an effect, and a jitter of seeds."""
+    """The published cells of an experiment, ours as the world has it: an effect, and a jitter of seeds. Cells that are
+    planned as one run are of one run."""
     experiment = load_experiment(name)
-    cells = [_filled(cell, effect, way, seeds) for cell in build_cells(experiment, [], {})]
+    cells = [_filled(cell, effect, way, seeds) for cell in build_cells(experiment, list(planned(experiment)), {})]
     return Material(name, experiment.title, experiment.source, tuple(cells))
+
+
+def planned(experiment: Experiment) -> Iterator[Behind]:
+    """A run for each cell of the grid, of one seed, its coordinates for a signature."""
+    for arm in experiment.arms:
+        if isinstance(arm, Taken):
+            for run in planned(load_experiment(arm.experiment)):
+                if all(run.cell.get(key) in values for key, values in arm.where.items()):
+                    yield replace(run, cell={key: run.cell[key] for key in arm.keep or run.cell})
+            continue
+        for values in itertools.product(*arm.over.values()):
+            cell = {**dict(zip(arm.over, values, strict=True)), **arm.cell}
+            yield Behind(f"{experiment.name} {cell}", 0, cell)
 
 
 def _filled(cell: Cell, effect: Effect, way: int, seeds: int) -> Cell:
     place = sorted(cell.place.items())
     sign = random.Random(f"{place}").choice((-1, 1))
-    run = random.Random(f"{[item for item in place if item[0] != 'task' or 'model' not in cell.place]}").random()
+    run = cell.signatures[0] if cell.signatures else f"{place}"
     values = [60 + effect(cell.place, way) + sign * JITTER[seed] for seed in range(seeds)]
     readings = tuple(Reading(f"{run}-{seed}", seed, value) for seed, value in enumerate(values))
     return replace(cell, readings=readings, planned=seeds, parameters=_parameters(cell.place), reason=None)

@@ -53,7 +53,7 @@ def test_every_run_has_its_row_and_every_claim_its_verdicts(made: tuple[Page, Pa
     claims = text.by_id("claims").text
     assert all(claim.sentence in claims and claim.source in claims for claim in CLAIMS)
     papers, own, printed = page.claims.counts.values()
-    assert sum(papers.values()) == len(CLAIMS) and sum(own.values()) > 5 and printed["supported"] > 5
+    assert sum(papers.values()) == len(CLAIMS) and sum(own.values()) > 5 and printed["supported"] > 2
     assert len(to_html(page).encode()) < 3.2e6  # what a page of figures adds stays below as much again
 
 

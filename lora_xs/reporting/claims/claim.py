@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lora_xs.reporting.claims.paired import Pair
+from lora_xs.reporting.claims.pair import Found
 from lora_xs.reporting.material import Material
 
-Pairs = Callable[[Material, bool], list[Pair]]
+Pairs = Callable[[Material, bool], Found]
 
 
 @dataclass(frozen=True)
 class Part:
     """words: what must hold. pairs: of an experiment, of ours (True) or of the printed numbers. margin: how much of a
     difference the other way still counts as holding, in the pairs' unit. counted: whether there is no chance in it, so
-    that one pair decides."""
+    that one pair decides. Where pairs name a split (a rank, a step of rank), each split is judged alone, and all must
+    hold."""
 
     words: str
     pairs: Pairs

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lora_xs.reporting.cells import Behind, Cell
-from lora_xs.reporting.claims.claim import Claim
-from lora_xs.reporting.claims.paired import Judged, Pair, Verdict, together
+from lora_xs.reporting.claims.claim import Claim, Part
+from lora_xs.reporting.claims.pair import Found, Lost, Pair
+from lora_xs.reporting.claims.paired import Judged, Verdict, together
+from lora_xs.reporting.labels import label
 from lora_xs.reporting.material import Material
 
 Gather = Callable[[str, tuple[str, ...]], Material]
@@ -17,15 +19,29 @@ Gather = Callable[[str, tuple[str, ...]], Material]
 @dataclass(frozen=True)
 class Setting:
     """experiments: that are pooled. is_papers: whether they are the papers' own, without overrides. models: of the runs
-    behind it; finished, planned: runs. words: all that in a line."""
+    behind it; tasks: that pairs of runs are of; finished, diverged, planned: runs. note: what a reader of a verdict
+    must know of the experiment. words: all that in a line."""
 
     experiments: tuple[str, ...]
     overrides: tuple[str, ...]
     is_papers: bool
     models: tuple[str, ...]
+    tasks: tuple[str, ...]
     finished: int
+    diverged: int
     planned: int
     synthetic: bool
+    note: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned run has ended."""
+        return self.finished + self.diverged >= self.planned
+
+    @property
+    def runs_words(self) -> str:
+        """`150 of 156 runs, 2 diverged`."""
+        return f"{self.finished} of {self.planned} runs" + (f", {self.diverged} diverged" if self.diverged else "")
 
     @property
     def words(self) -> str:
@@ -33,15 +49,14 @@ class Setting:
         whose = "the papers' setting" if self.is_papers else "not the papers' setting"
         models = ", ".join(self.models) or "no run yet"
         overrides = f", {' '.join(self.overrides)}" if self.overrides else ""
-        runs = f"{self.finished} of {self.planned} runs"
         mark = "SYNTHETIC, " if self.synthetic else ""
-        return f"{mark}{' + '.join(self.experiments)}{overrides}: {models}, {runs}; {whose}"
+        return f"{mark}{' + '.join(self.experiments)}{overrides}: {models}, {self.runs_words}; {whose}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """ours: each part of the claim by our runs. published: by the papers' printed numbers, in their own setting alone;
-    None where nothing is printed that says it."""
+    """ours: each part of the claim by our runs, or each split of it. published: the same by the papers' printed
+    numbers, in their own setting alone; None where nothing is printed that says it."""
 
     claim: Claim
     setting: Setting
@@ -54,6 +69,16 @@ class Finding:
         return together([part.verdict for part in self.ours])
 
     @property
+    def so_far(self) -> Verdict:
+        """What our runs would say if none were missing."""
+        return together([part.so_far for part in self.ours])
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether there is a pair of runs, or one that divergence took away."""
+        return any(part.n or part.lost for part in self.ours)
+
+    @property
     def published_verdict(self) -> Verdict | None:
         """Whether the papers' own numbers support their sentence, by the same rule."""
         return None if self.published is None else together([part.verdict for part in self.published])
@@ -63,7 +88,7 @@ class Finding:
         return {
             **{"claim": self.claim.name, "sentence": self.claim.sentence, "source": self.claim.source},
             **{"how": self.claim.how, "setting": {**asdict(self.setting), "words": self.setting.words}},
-            "ours": {"verdict": self.verdict, "parts": [part_json(part) for part in self.ours]},
+            "ours": {"verdict": self.verdict, "so_far": self.so_far, "parts": [part_json(part) for part in self.ours]},
             "published": None
             if self.published is None
             else {"verdict": self.published_verdict, "parts": [part_json(part) for part in self.published]},
@@ -73,9 +98,12 @@ class Finding:
 def part_json(part: Judged) -> dict[str, Any]:
     """A part with all that was computed of it."""
     return {
-        **{"words": part.words, "verdict": part.verdict, "effect": part.effect, "unit": part.unit, "n": part.n},
-        **{"interval": part.interval, "p": part.p, "seeds": part.seeds, "holding": part.holding},
-        **{"margin": part.margin, "counted": part.counted, "pairs": [asdict(pair) for pair in part.pairs]},
+        **{"words": part.words, "verdict": part.verdict, "so_far": part.so_far, "complete": part.complete},
+        **{"effect": part.effect, "median": part.median, "unit": part.unit, "by_task": part.by_task},
+        **{"interval": part.interval, "p": part.p, "seeds": part.seeds, "n": part.n, "holding": part.holding},
+        **{"margin": part.margin, "counted": part.counted, "lost": [asdict(one) for one in part.lost]},
+        "pairs": [asdict(pair) for pair in part.pairs],
+        "differences": [asdict(pair) for pair in part.differences],
     }
 
 
@@ -97,23 +125,32 @@ def findings(claim: Claim, gather: Gather, overrides: Sequence[str] = (), only: 
         if own == () and name in MORE_SEEDS and material.records:
             material = pooled([material, *(gather(name, more) for more in MORE_SEEDS[name])])
         one = _finding(claim, [material], own, False)
-        if any(part.n for part in one.ours) or only:
+        if one.is_tested or only:
             found.append(one)
     return found
 
 
 MORE_SEEDS = {"mini_init": (("seed=1",), ("seed=2",))}
 """Experiments of one seed whose best cells are run again with others."""
+NOTES = {
+    "mini_glue": "its rates were chosen on STS-B, with seed 0 and, of each method's two best, seeds 1 and 2 too",
+}
+"""What a reader of a verdict on an experiment must know of it."""
 
 
 def pooled(materials: Sequence[Material]) -> Material:
-    """Several seeds of an experiment as one: the readings of a place stand together."""
+    """Several seeds of an experiment as one: the readings of a place stand together.
+
+    Of the others, only the runs that have ended count as planned: their plan is the whole grid, of which only the best
+    cells are run.
+    """
     first, *others = materials
     cells = list(first.cells)
     for other in others:
         by_place = {tuple(sorted(cell.place.items())): cell for cell in other.cells}
         cells = [_with(cell, by_place.get(tuple(sorted(cell.place.items())))) for cell in cells]
-    runs: dict[str, Behind] = {run.signature: run for one in materials for run in one.runs}
+    again = [run for one in others for run in one.runs if run.signature in one.records]
+    runs: dict[str, Behind] = {run.signature: run for run in (*first.runs, *again)}
     return replace(first, cells=tuple(cells), runs=tuple(runs.values()))
 
 
@@ -122,36 +159,73 @@ def _with(cell: Cell, other: Cell | None) -> Cell:
         return cell
     known = {reading.signature for reading in cell.readings}
     fresh = tuple(reading for reading in other.readings if reading.signature not in known)
-    return replace(cell, readings=cell.readings + fresh, planned=cell.planned + len(fresh))
+    diverged = tuple(signature for signature in other.diverged if signature not in cell.diverged)
+    return replace(
+        cell,
+        readings=cell.readings + fresh,
+        diverged=cell.diverged + diverged,
+        planned=cell.planned + len(fresh) + len(diverged),
+    )
 
 
 def _finding(claim: Claim, materials: Sequence[Material], overrides: tuple[str, ...], papers: bool) -> Finding:
-    ours = _judged(claim, materials, True)
-    published = _judged(claim, materials, False) if papers else ()
     runs = {run.signature for one in materials for run in one.trained}
     records = {s: one.records[s] for one in materials for s in runs & one.records.keys()}
+    diverged = sum(record.status == "diverged" for record in records.values())
+    complete = len(records) >= len(runs)
+    judged = [both for part in claim.parts for both in _judged(part, materials, complete)]
+    ours, published = tuple(mine for mine, _ in judged), tuple(theirs for _, theirs in judged)
     models = dict.fromkeys(_model(record.run["spec"]) for record in records.values())
     setting = Setting(
         experiments=tuple(one.name for one in materials),
         overrides=overrides,
         is_papers=papers and not overrides,
         models=tuple(sorted(filter(None, models))),
-        finished=len(records),
+        tasks=tuple(sorted(_tasks([pair for part in ours for pair in part.differences], materials))),
+        finished=len(records) - diverged,
+        diverged=diverged,
         planned=len(runs),
         synthetic=any(one.synthetic for one in materials),
+        note="; ".join(NOTES[one.name] for one in materials if one.name in NOTES),
     )
-    return Finding(claim, setting, ours, published if any(part.n for part in published) else None)
+    return Finding(claim, setting, ours, published if papers and any(part.n for part in published) else None)
 
 
-def _judged(claim: Claim, materials: Sequence[Material], ours: bool) -> tuple[Judged, ...]:
+def _judged(part: Part, materials: Sequence[Material], complete: bool) -> list[tuple[Judged, Judged]]:
+    """By our runs and by the printed numbers, once for each split that either names."""
+    ours, printed = (_pairs(part, materials, whose) for whose in (True, False))
+    splits = list(dict.fromkeys(one.split for one in (*printed, *ours))) or [""]
     judged = []
-    for part in claim.parts:
-        pairs: list[Pair] = []
-        for one in materials:
-            prefix = f"{one.name}: " if len(materials) > 1 else ""
-            pairs += [replace(pair, place=prefix + pair.place) for pair in part.pairs(one, ours)]
-        judged.append(Judged(part.words, tuple(pairs), part.margin, part.counted))
-    return tuple(judged)
+    for split in splits:
+        words = f"{part.words}: {split}" if split else part.words
+        mine, theirs = ([one for one in found if one.split == split] for found in (ours, printed))
+        lost = tuple(one for one in mine if isinstance(one, Lost))
+        judged.append(
+            (
+                Judged(words, _numbers(mine), part.margin, part.counted, lost, complete),
+                Judged(words, _numbers(theirs), part.margin, part.counted),
+            )
+        )
+    return judged
+
+
+def _pairs(part: Part, materials: Sequence[Material], ours: bool) -> Found:
+    return [
+        replace(one, place=f"{material.name}: {one.place}") if isinstance(one, Pair) and len(materials) > 1 else one
+        for material in materials
+        for one in part.pairs(material, ours)
+    ]
+
+
+def _numbers(found: Found) -> tuple[Pair, ...]:
+    return tuple(one for one in found if isinstance(one, Pair))
+
+
+def _tasks(pairs: Sequence[Pair], materials: Sequence[Material]) -> set[str]:
+    """In words, of the pairs, else of the runs behind them."""
+    tasks = {run.signature: run.cell.get("task", "") for one in materials for run in one.runs}
+    named = {pair.task or label("task", tasks.get(run, "")) for pair in pairs for run in pair.runs}
+    return named - {""}
 
 
 def _model(spec: dict[str, Any]) -> str:

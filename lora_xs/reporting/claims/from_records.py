@@ -10,9 +10,10 @@ from itertools import pairwise
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
 from lora_xs.records import Record
 from lora_xs.reporting.cells import Behind
-from lora_xs.reporting.claims.matching import POINTS, RATES, best, key_of, matched, named
-from lora_xs.reporting.claims.paired import Pair
+from lora_xs.reporting.claims.matching import POINTS, RATES, Key, best, key_of, matched, named, side
+from lora_xs.reporting.claims.pair import Found, Lost, Pair
 from lora_xs.reporting.figures.trajectories import training_losses
+from lora_xs.reporting.labels import label
 from lora_xs.reporting.material import Material
 from lora_xs.reporting.published import agrees
 
@@ -26,26 +27,42 @@ Measure = Callable[[Behind, Record], float | None]
 
 def run_pairs(
     material: Material, better: Mapping[str, str], worse: Mapping[str, str], measure: Measure, unit: str,
-    difference: Callable[[float, float], float],
-) -> list[Pair]:  # fmt: skip
-    """A pair for each place and seed where a finished run of both has the measure."""
+    difference: Callable[[float, float], float], *, equal_machines: bool = False,
+) -> Found:  # fmt: skip
+    """A pair for each place and seed where a finished run of both has the measure; runs of both that diverged.
+
+    equal_machines: whether only runs of equal hardware and threads are paired.
+    """
     aside = {*better, *worse}
+    both = [{key_of(r.cell, aside) for r in material.trained if agrees(c, r.cell)} for c in (better, worse)]
+    lost: list[Pair | Lost] = []
     sides = []
     for chosen in (better, worse):
         found = {}
         for run in material.trained:
-            record = material.records.get(run.signature)
-            if record is not None and record.status == "finished" and agrees(chosen, run.cell):
-                value = measure(run, record)
-                if value is not None:
-                    found[key_of(run.cell, aside), run.seed] = (value, run.signature)
+            record, place = material.records.get(run.signature), key_of(run.cell, aside)
+            if record is None or not agrees(chosen, run.cell) or place not in both[0] & both[1]:
+                continue
+            if record.status == "diverged":
+                lost.append(Lost(run.signature, side(chosen)))
+                continue
+            value = measure(run, record)
+            if value is not None:
+                found[place, run.seed, _machine(record) if equal_machines else ""] = (value, run)
         sides.append(found)
     left, right = sides
     return [
-        Pair(named(place), seed, difference(value, right[place, seed][0]), unit, (signature, right[place, seed][1]))
-        for (place, seed), (value, signature) in left.items()
-        if (place, seed) in right
-    ]
+        Pair(
+            named(at[0]), at[1], difference(value, right[at][0]), unit, (run.signature, right[at][1].signature),
+            label("task", run.cell.get("task", "")),
+        )
+        for at, (value, run) in left.items()
+        if at in right
+    ] + lost  # fmt: skip
+
+
+def _machine(record: Record) -> str:
+    return json.dumps([record.environment.get(key) for key in ("hardware", "threads")], sort_keys=True)
 
 
 def training_seconds(run: Behind, record: Record) -> float | None:
@@ -98,7 +115,7 @@ def start_overhead(material: Material, ours: bool) -> list[Pair]:
     return pairs
 
 
-def first_epochs(material: Material, ours: bool) -> list[Pair]:
+def first_epochs(material: Material, ours: bool) -> Found:
     """The SVD of W minus random factors after the first and after the second epoch."""
     better, worse = {"init": "svd_w"}, {"init": "random"}
     if any("when" in cell.place for cell in material.cells):
@@ -107,21 +124,26 @@ def first_epochs(material: Material, ours: bool) -> list[Pair]:
     return _epochs_at_the_best_rates(material, better, worse) if ours else []
 
 
-def _epochs_at_the_best_rates(material: Material, better: Mapping[str, str], worse: Mapping[str, str]) -> list[Pair]:
+def _epochs_at_the_best_rates(material: Material, better: Mapping[str, str], worse: Mapping[str, str]) -> Found:
     """Of a grid of rates: each initialisation at the rates where its best epoch is best, a pair a seed: the mean of
     both epochs."""
     aside = {"init", *RATES}
     left, right = (_early_scores(material, chosen, aside) for chosen in (better, worse))
+    at_best = matched(material.cells, True, better, worse, best_over=RATES)
+    lost = [one for one in at_best if isinstance(one, Lost)]
     return [
-        Pair(f"{place}, epochs 1 and 2", seed, value - right[place, seed][0], POINTS, (one, right[place, seed][1]))
+        Pair(
+            f"{named(place)}, epochs 1 and 2", seed, value - right[place, seed][0], POINTS,
+            (one, right[place, seed][1]), label("task", dict(place).get("task", "")),
+        )
         for (place, seed), (value, one) in left.items()
         if (place, seed) in right
-    ]
+    ] + lost  # fmt: skip
 
 
-def _early_scores(material: Material, chosen: Mapping[str, str], aside: set[str]) -> dict[tuple[str, int], Score]:
+def _early_scores(material: Material, chosen: Mapping[str, str], aside: set[str]) -> dict[tuple[Key, int], Score]:
     """Place and seed → the mean score after epochs 1 and 2, and the run."""
-    found: dict[tuple[str, int], Score] = {}
+    found: dict[tuple[Key, int], Score] = {}
     for place in dict.fromkeys(key_of(cell.place, aside) for cell in material.cells):
         inside = [c for c in material.cells if agrees(chosen, c.place) and key_of(c.place, aside) == place]
         cell = best(inside, True)
@@ -133,12 +155,12 @@ def _early_scores(material: Material, chosen: Mapping[str, str], aside: set[str]
             lines = {line["epoch"]: line.get(metric) for line in record.train.get("evaluations", ())}
             early = [float(lines[epoch]) for epoch in (1.0, 2.0) if lines.get(epoch) is not None]
             if len(early) == 2:
-                found[named(place), reading.seed] = (statistics.fmean(early), reading.signature)
+                found[place, reading.seed] = (statistics.fmean(early), reading.signature)
     return found
 
 
-def other_alphas(material: Material, ours: bool) -> list[Pair]:
-    """Of LoRA-SB runs that differ in alpha alone: minus how far their scores lie apart.
+def other_alphas(material: Material, ours: bool) -> Found:
+    """Of LoRA-SB runs that differ in alpha alone: minus how far their scores lie apart; those of them that diverged.
 
     One of them is a run of the experiment; the others may have been started in any way and lie in any results folder.
     """
@@ -146,16 +168,18 @@ def other_alphas(material: Material, ours: bool) -> list[Pair]:
         return []
     groups: dict[str, list[Record]] = {}
     for record in material.records.values():
-        method = record.run["spec"].get("method", {})
-        if record.status == "finished" and method.get("name") == "lora_sb" and _points(record) is not None:
+        ended = record.status == "diverged" or (record.status == "finished" and _points(record) is not None)
+        if ended and record.run["spec"].get("method", {}).get("name") == "lora_sb":
             groups.setdefault(_but_for_alpha(record), []).append(record)
     planned = {run.signature for run in material.trained}
-    pairs = []
+    found: list[Pair | Lost] = []
     for records in groups.values():
-        if any(record.signature in planned for record in records):
-            ordered = sorted(records, key=_alpha)
-            pairs += [_apart(one, two) for one, two in pairwise(ordered)]
-    return pairs
+        if len(records) > 1 and any(record.signature in planned for record in records):
+            scored = sorted((record for record in records if record.status == "finished"), key=_alpha)
+            found += [_apart(one, two) for one, two in pairwise(scored)]
+            diverged = [record for record in records if record.status == "diverged"]
+            found += [Lost(record.signature, f"LoRA-SB, alpha {_alpha(record):g}") for record in diverged]
+    return found
 
 
 def _but_for_alpha(record: Record) -> str:
@@ -182,4 +206,5 @@ def _apart(one: Record, two: Record) -> Pair:
     spec = one.run["spec"]
     difference = abs((_points(one) or 0.0) - (_points(two) or 0.0))
     place = f"{spec['task']['name']}, rank {spec.get('rank')}, alpha {_alpha(one):g} and {_alpha(two):g}"
-    return Pair(place, spec["seed"], -difference, POINTS, (one.signature, two.signature))
+    task = label("task", spec["task"]["name"])
+    return Pair(place, spec["seed"], -difference, POINTS, (one.signature, two.signature), task)

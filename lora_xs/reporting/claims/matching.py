@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
 from lora_xs.reporting.cells import Cell
-from lora_xs.reporting.claims.paired import Pair
+from lora_xs.reporting.claims.pair import Found, Lost, Pair
 from lora_xs.reporting.labels import label
 from lora_xs.reporting.published import AVERAGE, agrees
 
@@ -19,56 +18,54 @@ POINTS, NATS = "points", "nats"
 
 def matched(
     cells: Sequence[Cell], ours: bool, better: Mapping[str, str], worse: Mapping[str, str], *,
-    ignoring: Sequence[str] = (), best_over: Sequence[str] = (), words: str = "",
-) -> list[Pair]:  # fmt: skip
-    """`better` minus `worse` at each place where both have a number, averages left out.
+    ignoring: Sequence[str] = (), best_over: Sequence[str] = (), words: str = "", by: str = "",
+) -> Found:  # fmt: skip
+    """`better` minus `worse` at each place where both have a number, averages left out; runs of both that diverged.
 
     better, worse: coordinates of the two; those, and `ignoring`, need not agree otherwise. best_over: coordinates that
-    are searched: each variant stands at the best cell it has. words: said before every place. Losses count the other
-    way round. Where cells of both losses and points pair up, the losses are kept: small tests of answers cannot match
-    them. All numbers of one pair of runs (its tests, its epochs) are one pair, their mean: they are not
-    independent evidence.
+    are searched: each variant stands at the best cell it has. words: said before every place. by: the coordinate whose
+    values are judged apart. Losses count the other way round. Where cells of both losses and points pair up, the losses
+    are kept: small tests of answers cannot match them.
     """
     aside = {*better, *worse, *ignoring, *best_over}
     left, right = (_by_place(cells, ours, chosen, aside, best_over) for chosen in (better, worse))
     pairs: list[Pair] = []
+    lost: list[Lost] = []
     for place, one in left.items():
         if place in right:
-            pairs += cell_pairs(one, right[place], ours, f"{words}{named(place)}")
-    return _a_pair_of_runs_once([pair for pair in pairs if pair.unit == NATS] or pairs)
+            other, split = right[place], named([(key, value) for key, value in place if key == by]) if by else ""
+            pairs += [replace(pair, split=split) for pair in cell_pairs(one, other, ours, f"{words}{named(place)}")]
+            for cell, chosen in ((one, better), (other, worse)) if ours else ():
+                lost += [Lost(signature, side(chosen), split) for signature in cell.diverged]
+    return [*([pair for pair in pairs if pair.unit == NATS] or pairs), *lost]
 
 
 def cell_pairs(one: Cell, other: Cell, ours: bool, place: str) -> list[Pair]:
     """`one` minus `other`, a pair a seed that both have; a single pair of printed numbers."""
     loss = one.metric in LOWER_IS_BETTER
     unit, sign = (NATS, -1) if loss else (POINTS, 1)
+    task = label("task", one.place.get("task", ""))
     if not ours:
         if one.published is None or other.published is None:
             return []
-        return [Pair(place, None, one.published.value - other.published.value, POINTS)]
+        difference = one.published.value - other.published.value
+        return [Pair(place, None, difference, POINTS, (*_printed_for(one), *_printed_for(other)), task)]
     theirs = {reading.seed: reading for reading in other.readings}
     both = [(reading, theirs[reading.seed]) for reading in one.readings if reading.seed in theirs]
     return [
-        Pair(place, mine.seed, sign * (mine.value - their.value), unit, (mine.signature, their.signature))
+        Pair(place, mine.seed, sign * (mine.value - their.value), unit, (mine.signature, their.signature), task)
         for mine, their in both
     ]
 
 
-def _a_pair_of_runs_once(pairs: Sequence[Pair]) -> list[Pair]:
-    found: dict[object, list[Pair]] = {}
-    for place, pair in enumerate(pairs):
-        of_two = len(set(pair.runs)) == 2  # two states of one run's weights are told apart by their places
-        found.setdefault(pair.runs if of_two else place, []).append(pair)
-    return [
-        same[0]
-        if len(same) == 1
-        else replace(
-            same[0],
-            place=f"{same[0].place} and {len(same) - 1} more numbers of the same runs",
-            difference=statistics.fmean(pair.difference for pair in same),
-        )
-        for same in found.values()
-    ]
+def _printed_for(cell: Cell) -> tuple[str, ...]:
+    """What tells whether two printed numbers are of the same runs: the runs that are planned for them."""
+    return cell.signatures or ((cell.published.source,) if cell.published is not None else ())
+
+
+def side(chosen: Mapping[str, str]) -> str:
+    """A variant in words."""
+    return ", ".join(label(key, value) if key != "rank" else f"rank {value}" for key, value in chosen.items())
 
 
 def number(cell: Cell, ours: bool) -> float | None:
@@ -93,7 +90,7 @@ def key_of(place: Mapping[str, str], aside: set[str]) -> Key:
     return tuple(sorted((key, value) for key, value in place.items() if key not in aside))
 
 
-def named(place: Key) -> str:
+def named(place: Sequence[tuple[str, str]]) -> str:
     """A place in words."""
     words = [label(key, value) if key in ("task", "model", "module") else f"{key} {value}" for key, value in place]
     return ", ".join(words) or "all"
@@ -104,7 +101,11 @@ def _by_place(
 ) -> dict[Key, Cell]:
     inside: dict[Key, list[Cell]] = {}
     for cell in cells:
-        if agrees(chosen, cell.place) and cell.place.get("task") != AVERAGE and number(cell, ours) is not None:
+        there = number(cell, ours) is not None or (ours and cell.diverged)
+        if agrees(chosen, cell.place) and cell.place.get("task") != AVERAGE and there:
             inside.setdefault(key_of(cell.place, aside), []).append(cell)
-    kept = {place: best(some, ours) if best_over else some[0] for place, some in inside.items()}
-    return {place: cell for place, cell in kept.items() if cell is not None}
+    kept: dict[Key, Cell] = {}
+    for place, some in inside.items():
+        scored = [cell for cell in some if number(cell, ours) is not None] or some
+        kept[place] = (best(scored, ours) if best_over else None) or scored[0]
+    return kept

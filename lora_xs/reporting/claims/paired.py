@@ -1,8 +1,11 @@
 """The one test of all claims: paired differences, an exact sign-flip test, an interval, and the rule of verdicts.
 
 The rule. A difference is positive where it speaks for the claim; of a claim that allows a margin ("as fast as"), the
-margin is added first. With fewer than three pairs, or where p is above 0.05 and the interval covers 0, it is undecided;
-otherwise supported where the mean is positive, contradicted where it is negative. No correction for many claims.
+margin is added first. Differences that share a run are one pair, their mean. With fewer than three pairs it is
+undecided. It is supported where the mean of the pairs is positive, more than half of them are, Student's 95 % interval
+does not cover 0 and, of six pairs or more, p of the sign flips is at most 0.05; contradicted where all that is so the
+other way. Below six pairs no sign flips can reach 0.05, and the interval decides alone. While runs are missing, or
+where one diverged, it is undecided whatever the pairs say. No correction for many claims.
 """
 
 from __future__ import annotations
@@ -10,50 +13,51 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from typing import Literal
 
+from lora_xs.reporting.claims.pair import Lost, Pair, independent
+
 Verdict = Literal["supported", "contradicted", "undecided"]
 LEAST, LEVEL, COVERED = 3, 0.05, 0.95
+FLIPS_DECIDE = 6
+"""Of fewer pairs, the least p that sign flips can have is above LEVEL."""
 EXACT = 14
 """Up to so many pairs all sign flips are tried; of more, SAMPLES drawn from one fixed seed."""
 SAMPLES, SEED = 20_000, 2411_19557
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two numbers of one place and seed. place: what they share, in words; seed: None of printed numbers; difference:
-    positive where it speaks for the claim, in `unit`. runs: signatures behind it."""
-
-    place: str
-    seed: int | None
-    difference: float
-    unit: str = "points"
-    runs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Judged:
-    """Pairs and what follows from them. words: what is tested. margin: added to every difference before it is tested.
-    counted: there is no chance in it, and the mean alone decides."""
+    """Differences and what follows from them. words: what is tested. margin: added to every difference before it is
+    tested. counted: there is no chance in it, and the mean alone decides. lost: runs that diverged. complete: whether
+    all planned runs of the setting have ended."""
 
     words: str
-    pairs: tuple[Pair, ...]
+    differences: tuple[Pair, ...]
     margin: float = 0.0
     counted: bool = False
+    lost: tuple[Lost, ...] = ()
+    complete: bool = True
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The independent ones, which are tested."""
+        return independent(self.differences)
 
     @property
     def n(self) -> int:
-        """How many pairs."""
+        """How many independent pairs."""
         return len(self.pairs)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Which seeds they are of."""
-        return tuple(sorted({pair.seed for pair in self.pairs if pair.seed is not None}))
+        return tuple(sorted({pair.seed for pair in self.differences if pair.seed is not None}))
 
     @property
     def unit(self) -> str:
@@ -62,13 +66,32 @@ class Judged:
 
     @property
     def effect(self) -> float | None:
-        """The mean difference, without the margin."""
+        """The mean of the pairs, without the margin."""
         return statistics.fmean(pair.difference for pair in self.pairs) if self.pairs else None
+
+    @property
+    def median(self) -> float | None:
+        """The median of the pairs, without the margin."""
+        return statistics.median(pair.difference for pair in self.pairs) if self.pairs else None
+
+    @property
+    def by_task(self) -> dict[str, float]:
+        """The mean difference of each task that is named."""
+        found: dict[str, list[float]] = {}
+        for pair in self.differences:
+            if pair.task:
+                found.setdefault(pair.task, []).append(pair.difference)
+        return {task: statistics.fmean(values) for task, values in found.items()}
 
     @property
     def holding(self) -> int:
         """How many pairs speak for the claim, the margin given."""
-        return sum(pair.difference + self.margin > 0 for pair in self.pairs)
+        return sum(value > 0 for value in self._shifted)
+
+    @property
+    def lost_runs(self) -> dict[str, int]:
+        """Variant → how many runs of it diverged."""
+        return dict(Counter({one.run: one.side for one in self.lost}.values()))
 
     @cached_property
     def p(self) -> float | None:
@@ -89,14 +112,21 @@ class Judged:
     @property
     def verdict(self) -> Verdict:
         """By the rule above."""
+        return self.so_far if self.complete and not self.lost else "undecided"
+
+    @property
+    def so_far(self) -> Verdict:
+        """What the pairs there are would say if no run were missing."""
         if self.counted and self.effect is not None:
             return "supported" if self.effect + self.margin > 0 else "contradicted"
         if self.n < LEAST or self.p is None or self.interval is None or self.effect is None:
             return "undecided"
         covers = self.interval[0] + self.margin <= 0 <= self.interval[1] + self.margin
-        if self.p > LEVEL and covers:
+        if covers or (self.n >= FLIPS_DECIDE and self.p > LEVEL):
             return "undecided"
-        return "supported" if self.effect + self.margin > 0 else "contradicted"
+        if self.effect + self.margin > 0:
+            return "supported" if 2 * self.holding > self.n else "undecided"
+        return "contradicted" if 2 * sum(value < 0 for value in self._shifted) > self.n else "undecided"
 
     @property
     def _shifted(self) -> list[float]:

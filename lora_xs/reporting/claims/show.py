@@ -11,22 +11,27 @@ from lora_xs.reporting.claims.finding import Finding
 from lora_xs.reporting.claims.paired import Judged
 
 RULE = (
-    "Differences are positive where they speak for the claim. Undecided: fewer than 3 pairs, or p > 0.05 (exact sign "
-    "flips, two-sided) while Student's 95 % interval covers 0. `k of n`: pairs that speak for it. No "
-    "correction for many claims."
+    "Differences are positive where they speak for the claim. Those that share a run are one pair, their mean; the "
+    "effect is the mean difference of the pairs, beside it their median. Decided: 3 pairs or more, more than half of "
+    "them the effect's way, Student's 95 % interval clear of 0 and, of 6 pairs or more, p of exact sign flips "
+    "(two-sided) at most 0.05. Fewer than 6 pairs cannot reach that p: there the interval decides alone. Undecided: "
+    "all else, and whatever lacks runs, not run yet or diverged; `so far` is what its pairs say. `k of n`: pairs that "
+    "speak for it. A claim of several parts needs all of them; one that fails contradicts it. No correction for many "
+    "claims."
 )
 
 
 def print_findings(found: Sequence[Finding], console: Console) -> None:
     """A row a part of a claim and setting."""
-    table = Table(*("claim", "tested on", "what", "ours", "effect [95 %]", "n", "seeds", "p", "published"))
+    table = Table(*("claim", "tested on", "what", "ours", "effect [95 %]", "pairs for it", "seeds", "p", "published"))
     for one in found:
         for place, part in enumerate(one.ours):
             theirs = one.published[place] if one.published is not None else None
             table.add_row(
                 *((one.claim.sentence, where_words(one)) if place == 0 else ("", "")),
-                part.words, part.verdict, effect_words(part), str(part.n), ", ".join(map(str, part.seeds)) or "–",
-                p_words(part), published_words(theirs),
+                part.words, "\n".join([part.verdict, *open_words(part)]),
+                "\n".join(filter(None, [effect_words(part), task_words(part)])), pairs_words(part),
+                ", ".join(map(str, part.seeds)) or "–", p_words(part), published_words(theirs),
             )  # fmt: skip
         table.add_section()
     console.print(table)
@@ -34,13 +39,15 @@ def print_findings(found: Sequence[Finding], console: Console) -> None:
 
 
 def where_words(one: Finding) -> str:
-    """The setting in few words: the paper's table, or the experiment of ours; models; runs."""
+    """The setting in few words: the paper's table, or the experiment of ours; models; tasks of pairs; runs."""
     setting = one.setting
     name = one.claim.source if setting.is_papers else " + ".join(setting.experiments)
     overrides = " " + " ".join(setting.overrides) if setting.overrides else ""
     models = f", {', '.join(setting.models)}" if setting.models else ""
+    tasks = f", {', '.join(setting.tasks)}" if setting.tasks else ""
     mark = "SYNTHETIC " if setting.synthetic else ""
-    return f"{mark}{name}{overrides}{models} ({setting.finished}/{setting.planned} runs)"
+    note = f"; {setting.note}" if setting.note else ""
+    return f"{mark}{name}{overrides}{models}{tasks} ({setting.runs_words}){note}"
 
 
 def p_words(part: Judged) -> str:
@@ -51,16 +58,35 @@ def p_words(part: Judged) -> str:
 
 
 def effect_words(part: Judged) -> str:
-    """`+1.20 [0.40, 2.00] points`."""
-    if part.effect is None:
+    """`+1.20 [0.40, 2.00] points, median +1.10`."""
+    if part.effect is None or part.median is None:
         return "–"
     interval = f" [{part.interval[0]:.2f}, {part.interval[1]:.2f}]" if part.interval is not None else ""
-    return f"{part.effect:+.2f}{interval} {part.unit}"
+    median = f", median {part.median:+.2f}" if part.n > 1 else ""
+    return f"{part.effect:+.2f}{interval} {part.unit}{median}"
+
+
+def task_words(part: Judged) -> str:
+    """`CoLA +2.10, RTE -0.40`: the mean difference of each task; nothing where there is but one."""
+    means = part.by_task
+    return ", ".join(f"{task} {mean:+.2f}" for task, mean in means.items()) if len(means) > 1 else ""
+
+
+def pairs_words(part: Judged) -> str:
+    """`2 of 3 pairs (12 differences)`: independent pairs that speak for it."""
+    several = f" ({len(part.differences)} differences)" if len(part.differences) > part.n else ""
+    return f"{part.holding} of {part.n} pairs{several}"
+
+
+def open_words(part: Judged) -> list[str]:
+    """Why no verdict is given yet: what the pairs say while runs are missing, and whose runs diverged."""
+    so_far = [] if part.complete and not part.lost else [f"so far: {part.so_far}" if part.n else "no pairs yet"]
+    return so_far + [f"lost: {count} of {side} diverged" for side, count in part.lost_runs.items()]
 
 
 def published_words(part: Judged | None) -> str:
-    """`supported: 4 of 4, +2.10 [1.00, 3.20] points, p 0.125`; a dash where nothing is printed."""
+    """`supported: 4 of 4 pairs, +2.10 [1.00, 3.20] points, median +2.00, p 0.125`; a dash where nothing is printed."""
     if part is None or not part.n:
         return "–"
     p = f", p {p_words(part)}" if part.p is not None else ""
-    return f"{part.verdict}: {part.holding} of {part.n}, {effect_words(part)}{p}"
+    return f"{part.verdict}: {pairs_words(part)}, {effect_words(part)}{p}"

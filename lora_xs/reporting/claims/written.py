@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lora_xs.reporting.claims.finding import Finding
 from lora_xs.reporting.claims.paired import Judged, Verdict
-from lora_xs.reporting.claims.show import RULE, effect_words, p_words, where_words
+from lora_xs.reporting.claims.show import (
+    RULE,
+    effect_words,
+    open_words,
+    p_words,
+    pairs_words,
+    task_words,
+    where_words,
+)
 from lora_xs.reporting.render_markdown import escape
 
 HEADINGS: dict[Verdict, str] = {
@@ -15,6 +23,8 @@ HEADINGS: dict[Verdict, str] = {
     "contradicted": "Does not hold here",
     "undecided": "Undecided here",
 }
+INCOMPLETE = "Not complete"
+"""The heading of what has no verdict yet, because runs are missing."""
 PAPERS: dict[Verdict | None, str] = {
     "supported": "support it",
     "contradicted": "contradict it",
@@ -24,26 +34,32 @@ PAPERS: dict[Verdict | None, str] = {
 
 
 def claims_page(found: Sequence[Finding]) -> str:
-    """The page; a claim that was tested in several settings stands once for each. SYNTHETIC where anything is."""
-    tested = [one for one in found if any(part.n for part in one.ours)]
+    """The page; a claim that was tested in several settings stands once for each, and is counted once at the head.
+    SYNTHETIC where anything is."""
+    tested = [one for one in found if one.is_tested]
     names = list(dict.fromkeys(one.claim.name for one in found))
     untested = [name for name in names if name not in {one.claim.name for one in tested}]
     printed = {one.claim.name: one.published_verdict for one in found if one.setting.is_papers}
     says = Counter(PAPERS[verdict] for verdict in printed.values())
-    counts = Counter(HEADINGS[one.verdict].lower() for one in tested)
+    parts = {
+        heading: [one for one in tested if _heading(one) == heading] for heading in (*HEADINGS.values(), INCOMPLETE)
+    }
+    counts = Counter({heading.lower(): len(here) for heading, here in parts.items() if here})
     synthetic = any(one.setting.synthetic for one in found)
     lines = [
         f"# {'SYNTHETIC: ' if synthetic else ''}The papers' claims, tested",
         "",
-        f"Written by `make report`: {len(names)} claims. By our runs: {_counted(counts)}, {len(untested)} not run.",
+        f"Written by `make report`: {len(names)} claims, {len(names) - len(untested)} of them with runs here, "
+        f"{len(untested)} not run. Verdicts of our runs, one for each setting of a claim: {_counted(counts)}.",
         f"The papers' own printed numbers, by the same rule: {_counted(says)}.",
         "",
         f"{RULE} Everything about a finding, pairs included: `python scripts/claims.py claim=<name> --json`.",
     ]
-    for verdict, heading in HEADINGS.items():
-        here = [one for one in tested if one.verdict == verdict]
+    for heading, here in parts.items():
         if here:
-            lines += ["", f"## {heading}", "", *_table(here, printed)]
+            lines += ["", f"## {heading}", ""]
+            lines += ["These lack runs: no verdict, only what the pairs say so far.", ""] * (heading == INCOMPLETE)
+            lines += _table(here, printed)
     if untested:
         lines += ["", "## Not run here", "", "No finished run is behind these.", ""]
         lines += ["| claim | source | the papers' numbers | experiments |", "|---|---|---|---|"]
@@ -58,6 +74,10 @@ def claims_page(found: Sequence[Finding]) -> str:
             for name in untested
         ]
     return "\n".join(lines) + "\n"
+
+
+def _heading(one: Finding) -> str:
+    return HEADINGS[one.verdict] if one.setting.is_complete else INCOMPLETE
 
 
 def _table(found: Iterable[Finding], printed: Mapping[str, Verdict | None]) -> Iterable[str]:
@@ -76,11 +96,12 @@ def _part(part: Judged, named: bool) -> str:
     chance = "" if part.p is None else f", p {p_words(part)}"
     seeds = f", seeds {', '.join(map(str, part.seeds))}" if part.seeds else ""
     name = f"{part.words} ({part.verdict}): " if named else ""
-    return escape(f"{name}{effect_words(part)}; {part.holding} of {part.n} pairs{seeds}{chance}")
+    said = f"{name}{effect_words(part)}; {pairs_words(part)}{seeds}{chance}"
+    return escape("; ".join([said, *filter(None, [task_words(part)]), *open_words(part)]))
 
 
 def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "none tested"
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "none"
 
 
 def _row(*cells: str) -> str:

@@ -8,8 +8,17 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from lora_xs.reporting.claims.finding import Finding
-from lora_xs.reporting.claims.paired import Judged, Pair, Verdict
-from lora_xs.reporting.claims.show import RULE, effect_words, p_words, where_words
+from lora_xs.reporting.claims.pair import Pair
+from lora_xs.reporting.claims.paired import Judged, Verdict
+from lora_xs.reporting.claims.show import (
+    RULE,
+    effect_words,
+    open_words,
+    p_words,
+    pairs_words,
+    task_words,
+    where_words,
+)
 from lora_xs.reporting.html.anchors import Anchors
 from lora_xs.reporting.html.grid import Body, Box, Grid
 
@@ -21,7 +30,7 @@ PARTS = ("verdict", "effect [95 %]", "pairs for it", "seeds", "p")
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a verdict of ours is made of. anchor: of this list; row: of the claim's row."""
+    """What a verdict of ours is made of. anchor: of this list; row: of the claim's row; pairs: the independent ones."""
 
     anchor: str
     row: str
@@ -74,22 +83,28 @@ def _side(part: Judged | None, kind: str, why: str) -> tuple[Box, ...]:
     effect, p = part.effect, part.p
     return (
         Box(part.verdict, f"verdict {kind}", status=part.verdict, why=why),
-        Box(effect_words(part), kind, "" if effect is None else f"{effect:.10g}"),
-        Box(f"{part.holding} of {part.n}" if part.n else "no pairs", kind, str(part.holding) if part.n else ""),
+        Box(
+            "; ".join(filter(None, [effect_words(part), task_words(part)])), kind,
+            "" if effect is None else f"{effect:.10g}",
+        ),
+        Box(
+            "; ".join([pairs_words(part) if part.n else "no pairs", *open_words(part)]), kind,
+            str(part.holding) if part.n else "",
+        ),
         Box(", ".join(map(str, part.seeds)) or "–", kind, str(len(part.seeds)) if part.seeds else ""),
         Box(p_words(part), kind, "" if p is None else f"{p:.10g}"),
-    )
+    )  # fmt: skip
 
 
 def _counts(found: Sequence[Finding]) -> dict[str, dict[str, int]]:
     papers = [one for one in found if one.setting.is_papers]
     own = [one for one in found if not one.setting.is_papers]
-    bare = sum(not any(part.n for part in one.ours) for one in papers)
+    bare = sum(not one.is_tested for one in papers)
     verdicts = {
         f"our runs in the papers' settings, {bare} of {len(papers)} without a pair of runs": [
             o.verdict for o in papers
         ],
-        "our runs in small settings of our own": [one.verdict for one in own],
+        "our runs in small settings of our own, a claim once in each": [one.verdict for one in own],
         "the papers' own printed numbers, by the same rule": [
             verdict for one in papers if (verdict := one.published_verdict) is not None
         ],
