@@ -18,6 +18,8 @@ Status = Literal["finished", "diverged", "failed", "cancelled"]
 FINAL: tuple[Status, ...] = ("finished", "diverged")
 SCHEMA = 1
 RECORD, ATTEMPT = "record.json", "attempt.json"
+COLLAPSED = "the answers collapsed to a constant"
+"""Why a run is `diverged` that trained to its end: its last answers are all the same, and once were not."""
 
 
 @dataclass
@@ -41,6 +43,16 @@ class Record:
     def signature(self) -> str:
         """The run's twelve hex digits."""
         return str(self.run["signature"])
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it trained to its end and fell back to one answer for every row; its scores are finite."""
+        return self.status == "diverged" and (self.run.get("error") or {}).get("what") == COLLAPSED
+
+    @property
+    def scored(self) -> bool:
+        """Whether its scores count: it finished, or collapsed. To leave a bad ending out would flatter its method."""
+        return self.status == "finished" or self.collapsed
 
 
 def write_record(folder: Path, record: Record) -> Path:

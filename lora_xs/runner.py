@@ -20,7 +20,7 @@ from lora_xs.lease import Lease, RunBusy
 from lora_xs.phases import Phases
 from lora_xs.preparation import INPUTS, Prepared, prepare, rebuilt
 from lora_xs.processes import asked, first, gathered, joined, place, told
-from lora_xs.records import ATTEMPT, RECORD, Record, Status, read_record, write_record
+from lora_xs.records import ATTEMPT, COLLAPSED, RECORD, Record, Status, read_record, write_record
 from lora_xs.spawning import run_in_processes
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.training.divergence import Diverged
@@ -192,7 +192,7 @@ class _Attempt:
         if 0 < steady < len(lines):
             first = lines[-steady]
             return "diverged", {
-                "what": "the answers collapsed to a constant",
+                "what": COLLAPSED,
                 "step": first["step"],
                 "epoch": first["epoch"],
             }

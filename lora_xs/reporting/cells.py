@@ -58,7 +58,8 @@ class Cell:
     """A cell of a table.
 
     place: its coordinates. ours: the statistic of `readings` (None: there are none); spread: their sample standard
-    deviation; planned: how many runs the cell should have; diverged: signatures of those that ended so. parameters:
+    deviation; planned: how many runs the cell should have; diverged: signatures of those without a number, for
+    their loss was not finite. parameters:
     trained without the head, by the records. published: what is printed, None where nothing is.
     """
 
@@ -76,6 +77,7 @@ class Cell:
     published_n: int = 0  # seeds behind the published number, by the experiment's file; 0: as many as planned here
     unanswered: int = 0  # completions without an answer, of all readings
     constant: tuple[str, ...] = ()  # signatures of runs that gave every row the same answer
+    collapsed: tuple[str, ...] = ()  # of runs that did so in the end alone
     of_columns: Tolerance | None = None  # of an average: from the cells that it is the average of
 
     @property
@@ -239,12 +241,13 @@ def _cell(
     readings: list[Reading] = []
     diverged: list[str] = []
     constant: list[str] = []
+    collapsed: list[str] = []
     metric, rows, parameters, unanswered = "", None, None, 0
     for run in behind:
         record = records.get(run.signature)
         if record is None:
             continue
-        if record.status == "diverged":
+        if not record.scored:
             diverged.append(run.signature)
             continue
         if experiment.analyses:
@@ -255,6 +258,8 @@ def _cell(
             continue
         if not experiment.analyses and answers_are_constant(record, place, of):
             constant.append(run.signature)
+        elif record.collapsed:
+            collapsed.append(run.signature)
         readings.append(Reading(run.signature, run.seed, value))
         metric = "training" if of == "seconds" else metric_of(record, place)
         rows = scored_rows(record, place)
@@ -265,7 +270,8 @@ def _cell(
     return Cell(
         place=place, published=published, readings=tuple(readings), planned=len(behind), diverged=tuple(diverged),
         statistic=statistic, metric=metric, rows=rows, parameters=parameters, reason=reason,
-        signatures=tuple(run.signature for run in behind), constant=tuple(constant), unanswered=unanswered,
+        signatures=tuple(run.signature for run in behind), constant=tuple(constant), collapsed=tuple(collapsed),
+        unanswered=unanswered,
         published_n=len(experiment.aggregate.seeds) if experiment.aggregate else 0,
     )  # fmt: skip
 

@@ -130,4 +130,5 @@ def own_notes(cell: Cell) -> tuple[str, ...]:
         f"{cell.unanswered} of {cell.n * (cell.rows or 0)} completions held no answer" if cell.unanswered else ""
     )
     constant = f"{len(cell.constant)} of {cell.n} gave every row the same answer" if cell.constant else ""
-    return tuple(filter(None, (diverged, constant, unanswered)))
+    collapsed = f"{len(cell.collapsed)} of {cell.n} ended in one answer for every row" if cell.collapsed else ""
+    return tuple(filter(None, (diverged, constant, collapsed, unanswered)))

@@ -15,7 +15,7 @@ def start_times(records: Iterable[Record]) -> list[dict[str, Any]]:
     """A dict a finished run of these methods, in the records' order: signature, model, task, method, rank; seconds of
     start, training and an epoch; percent, start over training. from_store: of how many modules the factors had been
     stored (None: unknown), so that the start took no decomposition of theirs; modules: of how many there are."""
-    return [_times(record) for record in records if record.status == "finished" and _method(record) in STARTS]
+    return [_times(record) for record in records if record.scored and _method(record) in STARTS]
 
 
 def _times(record: Record) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def _run_line(signature: str, runs: Mapping[str, Behind], cell: Cell, evidence: 
     if record is None:
         return f"  {signature}{seed}: missing"
     found = values.get(signature, "in the average" if cell.metric == AVERAGED else "no such number")
-    return f"  {signature}{seed}: {'diverged' if record.status == 'diverged' else found}, {evidence.folders[signature]}"
+    found = (found + " (collapsed)" if record.collapsed else found) if record.scored else "diverged"
+    return f"  {signature}{seed}: {found}, {evidence.folders[signature]}"
 
 
 def _commands(run: Behind, runs: Mapping[str, Behind], record: Record | None) -> Iterator[str]:

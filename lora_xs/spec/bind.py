@@ -42,7 +42,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if value is None and type(None) in args:
             return None
         inner = [a for a in args if a is not type(None)]
-        return _convert(value, inner[0], where)
+        return _convert(value, type(value) if type(value) in inner else inner[0], where)
     if origin is Literal:
         if not any(value == arg and type(value) is type(arg) for arg in args):  # 0 is not false here
             raise UserError(f"{where}={value!r} is not allowed; choose one of {', '.join(map(str, args))}")

@@ -190,7 +190,7 @@ class SlurmSpec:
     runs_per_task: int = 4  # one after another in a warm process; a run that others need has a task of its own
     array_parallelism: int = 64  # tasks of an array that run at once
     setup: tuple[str, ...] = ()  # shell lines before the worker starts, e.g. module load cuda
-    extra: Mapping[str, str] = field(default_factory=dict)  # any other long option of sbatch, e.g. {mail-type: FAIL}
+    extra: Mapping[str, str | int] = field(default_factory=dict)  # any other long option of sbatch: {mail-type: FAIL}
     snapshot: Literal["commit", "diff", "none"] = "commit"  # the jobs' code: HEAD, HEAD and what differs, as it lies
     folder: str = "results/sweeps"  # manifests, code and tasks' output, a folder a sweep; every node must see it
 

@@ -115,7 +115,7 @@ def fit(group: Sequence[Measured]) -> Fit:
 def measure(spec: RunSpec, record: Record) -> Measured | None:
     """What `record` says against the estimate of its `spec`; None where it trained too shortly or somewhere unknown."""
     device = device_of_record(record.environment)
-    if device is None or record.status != "finished":
+    if device is None or not record.scored:
         return None
     try:
         seconds = float(record.train["train_seconds"]) * int(record.environment.get("world_size", 1))

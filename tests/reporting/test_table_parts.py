@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from latex_check import check_latex
 
-from lora_xs.records import Record
+from lora_xs.records import COLLAPSED, Record
 from lora_xs.reporting import render_latex, render_markdown
 from lora_xs.reporting.bootstrap import interval
 from lora_xs.reporting.cell_text import signed, text_of
@@ -142,6 +142,16 @@ def glue_row(*, lost: str = "", seeds: tuple[int, ...] = (0, 1)) -> list[Cell]:
         "t", "t", "t", ("lora_xs/table01_glue.csv",), aggregate=Aggregate("median", "best", tuple(range(5)))
     )
     return [cell for cell in build_cells(glue, runs, records) if cell.place["method"] == "full_ft"]
+
+
+def test_a_collapsed_run_counts_with_its_score_and_is_named() -> None:
+    found = [of_task("rte", seed, value) for seed, value in enumerate((60.0, 70.0, 51.0))]
+    for _, ended in found[2:]:
+        assert ended is not None
+        ended.status, ended.run["error"] = "diverged", {"what": COLLAPSED}
+    (cell,) = build_cells(EXPERIMENT, [run for run, _ in found], {run.signature: made for run, made in found if made})
+    assert (cell.n, cell.ours, cell.diverged, cell.status) == (3, 60.0, (), "ours alone")
+    assert own_notes(cell) == ("1 of 3 ended in one answer for every row",)
 
 
 def test_a_diverged_run_leaves_the_row_its_average_and_a_footnote() -> None:

@@ -43,7 +43,7 @@ def run_pairs(
             record, place = material.records.get(run.signature), key_of(run.cell, aside)
             if record is None or not agrees(chosen, run.cell) or place not in both[0] & both[1]:
                 continue
-            if record.status == "diverged":
+            if not record.scored:
                 lost.append(Lost(run.signature, side(chosen)))
                 continue
             value = measure(run, record)
@@ -105,7 +105,7 @@ def start_overhead(material: Material, ours: bool) -> list[Pair]:
     pairs = []
     for run in material.trained:
         record = material.records.get(run.signature)
-        if record is None or record.status != "finished" or run.cell.get("method", "lora_xs") != "lora_xs":
+        if record is None or not record.scored or run.cell.get("method", "lora_xs") != "lora_xs":
             continue
         factors, seconds = record.train.get("factors") or {}, record.train.get("seconds", {})
         stored = factors.get("modules") and factors.get("cached") == factors.get("modules")
@@ -168,16 +168,16 @@ def other_alphas(material: Material, ours: bool) -> Found:
         return []
     groups: dict[str, list[Record]] = {}
     for record in material.records.values():
-        ended = record.status == "diverged" or (record.status == "finished" and _points(record) is not None)
+        ended = not record.scored or _points(record) is not None
         if ended and record.run["spec"].get("method", {}).get("name") == "lora_sb":
             groups.setdefault(_but_for_alpha(record), []).append(record)
     planned = {run.signature for run in material.trained}
     found: list[Pair | Lost] = []
     for records in groups.values():
         if len(records) > 1 and any(record.signature in planned for record in records):
-            scored = sorted((record for record in records if record.status == "finished"), key=_alpha)
+            scored = sorted((record for record in records if record.scored), key=_alpha)
             found += [_apart(one, two) for one, two in pairwise(scored)]
-            diverged = [record for record in records if record.status == "diverged"]
+            diverged = [record for record in records if not record.scored]
             found += [Lost(record.signature, f"LoRA-SB, alpha {_alpha(record):g}") for record in diverged]
     return found
 

@@ -5,7 +5,7 @@ margin is added first. Differences that share a run are one pair, their mean. Wi
 undecided. It is supported where the mean of the pairs is positive, more than half of them are, Student's 95 % interval
 does not cover 0 and, of six pairs or more, p of the sign flips is at most 0.05; contradicted where all that is so the
 other way. Below six pairs no sign flips can reach 0.05, and the interval decides alone. While runs are missing, or
-where one diverged, it is undecided whatever the pairs say. No correction for many claims.
+where one has no finite score, it is undecided whatever the pairs say. No correction for many claims.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ SAMPLES, SEED = 20_000, 2411_19557
 @dataclass(frozen=True)
 class Judged:
     """Differences and what follows from them. words: what is tested. margin: added to every difference before it is
-    tested. counted: there is no chance in it, and the mean alone decides. lost: runs that diverged. complete: whether
-    all planned runs of the setting have ended."""
+    tested. counted: there is no chance in it, and the mean alone decides. lost: runs whose loss was not finite.
+    complete: whether all planned runs of the setting have ended."""
 
     words: str
     differences: tuple[Pair, ...]

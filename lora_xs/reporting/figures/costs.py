@@ -53,7 +53,7 @@ def costs_of(material: Material, model: str, task: str) -> list[Cost]:
     for place in dict.fromkeys(tuple((k, r.cell[k]) for k in SHARED if r.cell.get(k)) for r in inside):
         runs = [r for r in inside if tuple((k, r.cell[k]) for k in SHARED if r.cell.get(k)) == place]
         records = [material.records[r.signature] for r in runs if r.signature in material.records]
-        records = [record for record in records if record.status == "finished"]
+        records = [record for record in records if record.scored]
         seconds, memory = [_seconds(r) for r in records], [r.train.get("peak_memory_mib") for r in records]
         times, sizes = [s for s in seconds if s is not None], [float(m) for m in memory if m is not None]
         found.append(

@@ -67,7 +67,7 @@ def panels_of(material: Material, read: Callable[[Behind, Record], Trajectory]) 
         for cell in dict.fromkeys(tuple(run.cell.items()) for run in inside):
             runs = [run for run in inside if tuple(run.cell.items()) == cell]
             records = [(run, material.records[run.signature]) for run in runs if run.signature in material.records]
-            finished = [(run, record) for run, record in records if record.status == "finished"]
+            finished = [(run, record) for run, record in records if record.scored]
             name = ", ".join(named(key, value) for key, value in cell if key not in PANELS and value)
             one = band(name, [read(run, record) for run, record in finished], len(runs))
             metrics += [record.run["spec"]["task"]["main_metric"] for _, record in finished]

@@ -36,7 +36,7 @@ def costs_of(material: Material) -> Costs | None:
     groups: dict[str, list[Record]] = {}
     for run in material.trained:
         record = material.records.get(run.signature)
-        if record is not None and record.status == "finished":
+        if record is not None and record.scored:
             groups.setdefault(_words(run.cell), []).append(record)
     if not groups:
         return None

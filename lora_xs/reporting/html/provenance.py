@@ -80,10 +80,11 @@ def _runs(table: Table, cell: Cell, evidence: Evidence) -> tuple[Behind, ...]:
             words = f"planned with {number_text(values[signature].value, cell)}"
         elif record is None:
             words = "no record"
-        elif record.status == "diverged":
+        elif not record.scored:
             words = "diverged"
         else:
             words = number_text(reading.value, cell) if reading is not None else "no such number"
+            words += " (collapsed)" if record.collapsed else ""
         seed = str(reading.seed) if reading is not None else seeds.get(signature, "")
         found.append(Behind(signature, seed, words, record is not None))
     return tuple(found)
