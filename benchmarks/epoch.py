@@ -134,8 +134,9 @@ class Bench:
         return compared(question, seconds["ours"], seconds["padded"], target, (f"{steps} steps: ours", "padded"), note)
 
     def losses(self, task: str, words: Sequence[str]) -> list[float]:
-        """Of two optimiser steps without dropout."""
-        trainer = self.trainer(task, 0, "trainer.max_steps=2", *words)
+        """Of two optimiser steps of 16 rows without dropout."""
+        rows = ["trainer.batch_size=16", "trainer.device_batch_size=16"]
+        trainer = self.trainer(task, 0, "trainer.max_steps=2", *words, *rows)
         without_dropout(trainer.model)
         trainer.train()
         return [line["loss"] for line in trainer.ledger.history if line["kind"] == "train"]

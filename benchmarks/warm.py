@@ -26,7 +26,7 @@ from lora_xs.records import read_record
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.manifest import Line, write_manifest
 
-WORKED = (1, 4, 16)
+WORKED = (1, 4, 12)
 MINILM = ["task=reviews", "task.train_rows=256", "task.validation_rows=128", "task.max_length=64"]
 
 
@@ -92,7 +92,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measure and print the table."""
     parser = side_by_side.arguments(__doc__, rounds=2)
     parser.add_argument("--model", choices=("tiny", "minilm"), default="tiny")
-    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="optimiser steps of a run")
     options = side_by_side.parsed(parser, words)
     if options.runs < 2:
