@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 from lora_xs.environment import set_threads
 from lora_xs.errors import UserError
+from lora_xs.exit_status import DIVERGED, FAILED, FINISHED, INTERRUPTED, MISTAKE
 from lora_xs.imports import quiet_libraries
 from lora_xs.processes import asked
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config, help_page
+from lora_xs.spec.compose import compose_config, help_page, portable
 
 if TYPE_CHECKING:
     from lora_xs.records import Record
-
-FINISHED, FAILED, MISTAKE, DIVERGED = 0, 1, 2, 3
-PATH_KEYS = ("data.root", "data.lock", "model.path", "results", "start_from", "start_from.run")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,8 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def portable_command(overrides: Sequence[str], program: str = "python train.py") -> str:
     """The command for the record: without where files lie on this machine."""
-    kept = [text for text in overrides if text.partition("=")[0].lstrip("+~") not in PATH_KEYS]
-    return " ".join([program, *kept])
+    return " ".join([program, *portable(overrides)])
 
 
 def show(record: Record, folder: Path, already: bool) -> None:
@@ -113,7 +110,7 @@ def _run(spec: RunSpec, force: bool, overrides: Sequence[str]) -> int:
             return 128 + stopped.signum
         except KeyboardInterrupt:
             _say("cancelled: interrupted; the same command goes on from the last checkpoint")
-            return 130
+            return INTERRUPTED
         except UserError:
             raise
         except Exception as failure:

@@ -20,10 +20,14 @@ PACKAGES = (
     "accelerate",
     "datasets",
     "evaluate",
+    "tokenizers",
     "safetensors",
     "numpy",
     "bitsandbytes",
+    "math-verify",
+    "vllm",
 )
+"""Whose version may change a number."""
 SOURCE = Path(__file__).resolve().parents[1]
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_xs import locks
+from lora_xs import source_lock
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
 from lora_xs.imports import import_libraries
@@ -111,7 +111,7 @@ def prepare(
     if instruction:
         inputs |= {"tokenizer": describe_tokenizer(tokenizer), "tests": {test.name: test.identity for test in tests}}
     if data.lock is not None:
-        locks.check(Path(data.lock), spec, inputs)
+        source_lock.check(Path(data.lock), spec, inputs)
     told(lambda: _check_same(folder, inputs))
     counts = count(model, spec.model.head)
     facts = {

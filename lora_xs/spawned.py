@@ -13,13 +13,12 @@ from typing import Any, BinaryIO
 
 from lora_xs import raised
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FAILED, MISTAKE
 from lora_xs.imports import quiet_libraries
 from lora_xs.lease import RunBusy
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
 from lora_xs.training.preemption import Preempted
-
-MISTAKE, FAILED = 2, 1
 
 
 def main() -> int:

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FAILED, FINISHED, INTERRUPTED, MISTAKE
 
 if TYPE_CHECKING:
     from lora_xs.analysis.record import AnalysisRecord
     from lora_xs.analysis.study import Point
 
-FINISHED, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 TIMED = ("table05_svd_overhead", "table06_runtime", "sb_table05_init_overhead")
 """Experiments whose cells are seconds."""
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lora_xs.command import FAILED, FINISHED, main
+from lora_xs.command import main
+from lora_xs.exit_status import FAILED, FINISHED
 from lora_xs.records import find_records
 from lora_xs.reporting.summary import print_summary
 

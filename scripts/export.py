@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FINISHED, MISTAKE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             export_lora(model, place, head=head_modules(options.adapter))
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
-        return 2
+        return MISTAKE
     print(options.to)
-    return 0
+    return FINISHED
 
 
 if __name__ == "__main__":

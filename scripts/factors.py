@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FINISHED, MISTAKE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{len(entries)} truncations, {total:.3f} of {store.max_bytes / 1e9:g} GB, in {store.root}")
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    return 0
+        return MISTAKE
+    return FINISHED
 
 
 if __name__ == "__main__":

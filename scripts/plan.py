@@ -16,8 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
-
-FINISHED, MISTAKE = 0, 2
+from lora_xs.exit_status import FINISHED, MISTAKE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

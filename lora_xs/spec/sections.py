@@ -108,7 +108,7 @@ class TrainerSpec:
     schedule: Literal["linear", "cosine", "constant"]
     warmup_ratio: float
     weight_decay: float
-    max_grad_norm: float | None  # None: no clipping
+    max_grad_norm: float  # 0: no clipping
     warmup_steps: int | None = None  # optimiser steps; wins over warmup_ratio
     loss: Literal["rows", "micro_batches", "tokens"] = "rows"  # what the step's loss is the mean of; `rows`: of labels
     loss_rows: int | None = None  # rows of a micro-batch whose mean token loss is averaged, for loss=micro_batches

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lora_xs.environment import usable_cores
 from lora_xs.errors import UserError
+from lora_xs.exit_status import REQUEUE
 from lora_xs.sweeps.board import Board
 from lora_xs.sweeps.crew import Worker, gpus_here, start_worker
 from lora_xs.sweeps.manifest import Runnable
 from lora_xs.sweeps.outcome import Event, Outcome
 from lora_xs.sweeps.progress_line import ProgressLine
 from lora_xs.sweeps.verdict import Verdict
-from lora_xs.sweeps.worker import REQUEUE, free_memory
+from lora_xs.sweeps.worker import free_memory
 from lora_xs.training.preemption import StopRequest, listening
 
 TICK = 0.2  # seconds between two looks at signals and at runs that others have

@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_xs.exit_status import UNFIT
 from lora_xs.records import read_record
 from lora_xs.sweeps.manifest import read_manifest, take_slice
-from lora_xs.sweeps.worker import UNFIT
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from lora_xs.environment import set_threads
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FAILED, FINISHED, MISTAKE, REQUEUE, UNFIT
 from lora_xs.imports import import_libraries, quiet_libraries
 from lora_xs.spec import RunSpec
 from lora_xs.sweeps.board import Board
@@ -31,7 +32,6 @@ from lora_xs.sweeps.manifest import Runnable, parse_slice, read_manifest, take_s
 from lora_xs.sweeps.outcome import Event
 from lora_xs.training.preemption import StopRequest, listening
 
-FINISHED, FAILED, MISTAKE, UNFIT, REQUEUE = 0, 1, 2, 70, 75
 READY = "ready"
 POLL = 0.5  # seconds between two looks at whether a signal has come, or a run has become free
 

@@ -56,7 +56,7 @@ def training_arguments(
         gradient_accumulation_steps=-(-share // rows),
         num_train_epochs=trainer.epochs,
         max_steps=trainer.max_steps or -1,
-        max_grad_norm=trainer.max_grad_norm or 0.0,
+        max_grad_norm=trainer.max_grad_norm,
         seed=spec.seed,
         data_seed=spec.seed,
         bf16=trainer.precision == "bf16",

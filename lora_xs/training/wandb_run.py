@@ -20,6 +20,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lora_xs.errors import UserError
+from lora_xs.exit_status import DIVERGED, FAILED, FINISHED
 from lora_xs.records import Record
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.spec.sections import LoggerSpec
@@ -34,7 +35,7 @@ RETRY_AFTER = 600.0
 FLUSH = 0.05
 """Seconds between wandb's writes to its file: what a kill keeps from it, the next attempt logs again."""
 PUBLIC_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # one service: a key for either will do
-EXIT_CODES = {"finished": 0, "diverged": 3}  # train.py's own; whatever else is 1
+EXIT_CODES = {"finished": FINISHED, "diverged": DIVERGED}
 
 _unanswered: float | None = None  # when a server last did not answer, on the monotonic clock
 
@@ -93,14 +94,14 @@ class WandbLogger:
             self._run.summary.update(summary_of(record))
             if record.status == "cancelled":
                 self._run.mark_preempting()
-        self._run.finish(exit_code=EXIT_CODES.get(record.status, 1) if record is not None else 1)
+        self._run.finish(exit_code=EXIT_CODES.get(record.status, FAILED) if record is not None else FAILED)
 
     def abandon(self) -> None:
         """Let go of wandb's service process as well: the next run of this process must not meet a dead one."""
         import wandb
 
         with suppress(Exception):
-            wandb.teardown(exit_code=1)
+            wandb.teardown(exit_code=FAILED)
 
     def _online(self) -> Any:
         global _unanswered

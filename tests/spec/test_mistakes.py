@@ -7,6 +7,7 @@ import pytest
 from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config
+from lora_xs.spec.unread import INIT_READS
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,8 @@ from lora_xs.spec.compose import compose_config
         ("evaluation.max_new_tokens={gsm8k:abc}", "evaluation.max_new_tokens.gsm8k='abc' must be a whole number"),
         ("model.architecture={hidden_size:abc}", "model.architecture.hidden_size='abc' must be a whole number"),
         ("seed=5000000000", "seed=5000000000 must be below"),
+        ("model.hub=other/weights", "model.hub=other/weights is not model=roberta-large"),
+        ("model.package='other==1.0:other/model'", "give it a name of its own too: model.name=…"),
         ("trainer.compile=0", "trainer.compile=0 is not allowed; choose one of False, True, cuda_graphs"),
     ],
 )
@@ -29,3 +32,44 @@ def test_a_mistake_is_one_line_that_names_it(override: str, words: str) -> None:
         config.pop("force")
         RunSpec.from_config(config)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            "method=lora +init.part=bottom",
+            "has no meaning for init=method of method=lora: it reads no key",
+        ),
+        ("method=full_ft init.seed=7", "init.seed=7 has no meaning"),
+        ("method=vera +init.std=0.1", "init.std=0.1 has no meaning for init=method of method=vera: it reads init.seed"),
+        ("init=svd_w +init.seed=7", "it reads init.part, init.sigma, init.std"),
+        ("init=random +init.sigma=false", "init.sigma=False has no meaning for init=random"),
+        ("init=svd_w +init.samples=9", "init.samples=9 has no meaning"),
+        ("method=vera method.alpha=4", "method.alpha=4 has no meaning for method=vera"),
+        ("method=full_ft method.target_modules=[query]", "method.target_modules has no meaning for method=full_ft"),
+        ("method=head_only method.dropout=0.1", "method.dropout=0.1 has no meaning for method=head_only"),
+        ("method=head_only trainer.learning_rate=1e-3", "the head learns at trainer.head_learning_rate"),
+        ("evaluation=end trainer.early_stopping=2", "trainer.early_stopping=2 has no meaning for evaluation.every=end"),
+        ("task=word_problems model=smollm2_135m trainer.head_learning_rate=1", "a language model has no head"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(overrides: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config = compose_config(["task=reviews", *overrides.split()])
+        config.pop("force")
+        RunSpec.from_config(config)
+    assert words in str(caught.value) and str(caught.value).endswith("leave it out")
+
+
+def test_what_an_initialisation_reads_is_what_its_factors_depend_on() -> None:
+    from lora_xs.adapters.factors import INITS
+
+    for name, init in INITS.items():
+        assert set(init.reads) <= set(INIT_READS[name]), name
+        assert name == "update" or set(INIT_READS[name]) == {*init.reads, "std"}, name
+
+
+def test_another_models_weights_under_a_name_of_their_own_are_taken() -> None:
+    config = compose_config(["task=reviews", "model.hub=other/weights", "model.package=null", "model.name=other"])
+    assert (config["model"]["hub"], config["model"]["name"]) == ("other/weights", "other")

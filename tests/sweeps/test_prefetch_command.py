@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from planned_runs import REPOSITORY, script
 
-from lora_xs import locks
+from lora_xs import source_lock
 from lora_xs.spec import RunSpec
 
 
@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]:
         specs[:] = chosen
         return {"models": {}, "data": {}, "tests": {}}
 
-    monkeypatch.setattr(locks, "resolve", resolve)
+    monkeypatch.setattr(source_lock, "resolve", resolve)
     monkeypatch.chdir(tmp_path)
     return specs
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lora_xs.exit_status import UNFIT
 from lora_xs.sweeps.manifest import Line, write_manifest
 from lora_xs.sweeps.slurm_task import Task, TaskFailed
-from lora_xs.sweeps.worker import UNFIT
 
 pytestmark = pytest.mark.heavy
 

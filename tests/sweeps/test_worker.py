@@ -13,12 +13,13 @@ import pytest
 from forked import Fork, until
 from sweep_runs import times_trained
 
+from lora_xs.exit_status import FAILED, FINISHED, MISTAKE, REQUEUE, UNFIT
 from lora_xs.lease import Lease
 from lora_xs.records import read_attempt, read_record
 from lora_xs.sweeps import worker
 from lora_xs.sweeps.crew import Worker
 from lora_xs.sweeps.manifest import Line, write_manifest
-from lora_xs.sweeps.worker import FAILED, FINISHED, MISTAKE, REQUEUE, UNFIT, free_memory, main
+from lora_xs.sweeps.worker import free_memory, main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = ["trainer.max_steps=2"]

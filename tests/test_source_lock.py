@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lora_xs.errors import UserError
-from lora_xs.locks import read_lock, resolve, write_lock
 from lora_xs.runner import run
+from lora_xs.source_lock import read_lock, resolve, write_lock
 
 
 def test_a_lock_holds_models_rows_and_packages_once_each(tiny_run) -> None:

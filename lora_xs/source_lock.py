@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.atomic import write_json
-from lora_xs.environment import versions
+from lora_xs.environment import PACKAGES, versions
 from lora_xs.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # what names a source; not what a run makes of it, such as the content of a subset
 ORIGIN = ("source", "repo", "repository", "revision", "package", "version", "files", "gguf", "generator", "seed")
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes")
 
 
 def resolve(specs: Iterable[RunSpec], progress: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
