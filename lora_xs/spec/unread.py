@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from lora_xs.errors import UserError
-from lora_xs.spec.resolve import GIVEN, NEEDS_SCALE
+from lora_xs.spec.resolve import NEEDS_SCALE
 
 if TYPE_CHECKING:
     from lora_xs.spec.runspec import RunSpec
@@ -41,8 +41,6 @@ def check_unread(spec: RunSpec) -> None:
         _refuse("method.target_modules", f"method={method.name}: it adapts no modules")
     if method.name in WITHOUT_MODULES and method.dropout:
         _refuse(f"method.dropout={method.dropout}", f"method={method.name}: it has no adapter whose inputs are dropped")
-    if method.name == "head_only" and spec.provenance.get("trainer.learning_rate") == GIVEN:
-        _refuse("trainer.learning_rate", "method=head_only: the head learns at trainer.head_learning_rate")
     if spec.task.kind == "instruction" and trainer.head_learning_rate is not None:
         _refuse("trainer.head_learning_rate", f"task={spec.task.name}: a language model has no head of its own")
     if trainer.early_stopping is not None and spec.evaluation.every == "end":

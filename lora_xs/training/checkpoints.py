@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lora_xs.adapters.trainable import trainable, trainable_state
+from lora_xs.adapters.tuner.layer import check_factors, fingerprints, is_fingerprint
 from lora_xs.atomic import new_folder, write_json
 from lora_xs.processes import gathered, gathered_bytes, place, told
 from lora_xs.training import random_state
@@ -53,7 +54,7 @@ def save_checkpoint(
     all call this: the first writes, with the random generators of every one. What it raises, all raise.
     """
     folder = root / f"step-{step:08d}"
-    weights = whole(trainable_state(model))
+    weights = whole(trainable_state(model) | fingerprints(model))
     tensors, groups = _flatten(optimizer.state_dict())
     tensors = whole(tensors)
     own_tensors, own_values = random_state.state()
@@ -104,9 +105,15 @@ def read_extra(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Copy the checkpoint's tensors into the model's trainable parameters. Raises KeyError where the two differ."""
+    """Copy the checkpoint's tensors into the model's trainable parameters.
+
+    Raises KeyError where the two differ, and UserError where an R was trained between other factors than this
+    machine made: it means nothing there.
+    """
     saved = load_file(folder / WEIGHTS)
     own = dict(trainable(model))
+    check_factors(model, saved)
+    saved = {name: tensor for name, tensor in saved.items() if not is_fingerprint(name)}
     if own.keys() != saved.keys():
         raise KeyError(f"{folder}: parameters differ, e.g. {sorted(own.keys() ^ saved.keys())[:3]}")
     for name, parameter in own.items():

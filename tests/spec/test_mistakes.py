@@ -49,7 +49,6 @@ def test_a_mistake_is_one_line_that_names_it(override: str, words: str) -> None:
         ("method=vera method.alpha=4", "method.alpha=4 has no meaning for method=vera"),
         ("method=full_ft method.target_modules=[query]", "method.target_modules has no meaning for method=full_ft"),
         ("method=head_only method.dropout=0.1", "method.dropout=0.1 has no meaning for method=head_only"),
-        ("method=head_only trainer.learning_rate=1e-3", "the head learns at trainer.head_learning_rate"),
         ("evaluation=end trainer.early_stopping=2", "trainer.early_stopping=2 has no meaning for evaluation.every=end"),
         ("task=word_problems model=smollm2_135m trainer.head_learning_rate=1", "a language model has no head"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from lora_xs.errors import UserError
 from lora_xs.training import checkpoints
 
 
@@ -88,3 +89,31 @@ def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     built = parts()
     steps(*built, 1)
     assert {f.suffix for f in save(tmp_path, 1, built).iterdir()} == {".safetensors", ".json"}
+
+
+def adapted(scale: float) -> nn.Module:
+    """A LoRA-XS model over one layer whose weight is `scale` times a fixed one, plus what turns its directions."""
+    from peft import get_peft_model
+
+    from lora_xs import LoraXsConfig
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5))
+    with torch.no_grad():
+        model[0].weight += scale * torch.randn(5, 6)
+    return get_peft_model(model, LoraXsConfig(r=2, target_modules=["0"], init_std=0.5))
+
+
+def test_an_r_goes_on_between_its_own_factors_alone(tmp_path: Path) -> None:
+    one = adapted(0.0)
+    optimizer = torch.optim.AdamW([p for p in one.parameters() if p.requires_grad])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    folder = save(tmp_path, 1, (one, optimizer, schedule))
+    same = adapted(0.0)
+    for parameter in same.parameters():
+        if parameter.requires_grad:
+            parameter.data.zero_()
+    checkpoints.load_weights(folder, same)
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), same.parameters(), strict=True))
+    with pytest.raises(UserError, match="for another base weight"):
+        checkpoints.load_weights(folder, adapted(0.5))

@@ -199,3 +199,21 @@ class LoraXsLayer(nn.Module, BaseTunerLayer):
 def _master_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype of R over a base that computes in `dtype`: never below fp32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def fingerprints(model: nn.Module) -> dict[str, Tensor]:
+    """The fingerprints (uint8) of all factors in `model`, by their names in its state dict."""
+    return {name: buffer for name, buffer in model.named_buffers() if is_fingerprint(name)}
+
+
+def is_fingerprint(name: str) -> bool:
+    """Whether an entry of a state dict is a fingerprint of factors."""
+    return ".lora_fingerprint." in name
+
+
+def check_factors(model: nn.Module, entries: Mapping[str, Tensor]) -> None:
+    """Raise UserError for the first R in `entries` whose fingerprint there is not of the factors that `model` has."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraXsLayer):
+            for adapter_name in layer.scaling:
+                layer.check_checkpoint(adapter_name, entries, f"{name}.")
