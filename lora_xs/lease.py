@@ -37,7 +37,7 @@ class Lease:
     def __init__(self, folder: Path, heartbeat: float = 10.0, stale: float = 60.0) -> None:
         self.path = folder / LEASE
         self.heartbeat, self.stale = heartbeat, stale
-        self.identity = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+        self.identity = {**_here(), "pid": os.getpid(), "born": _born(os.getpid())}
         self._stop = threading.Event()
         self._lost = False
 
@@ -95,9 +95,7 @@ class Lease:
         age = self._age()
         if age is None:
             return
-        here = holder.get("host") == self.identity["host"]
-        gone = here and _born(int(str(holder.get("pid", 0)))) != holder.get("born")
-        if not gone and (abs(age) < self.stale or self._shows_life()):
+        if not _gone(holder) and (abs(age) < self.stale or self._shows_life()):
             raise RunBusy(
                 f"{self.path.parent} is being trained by process {holder.get('pid')} on {holder.get('host')} "
                 f"(sign of life {max(0.0, age):.0f} s ago); wait for it or stop it"
@@ -157,6 +155,21 @@ def _read(path: Path) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
+def _here() -> dict[str, object]:
+    """Where a process number means what it means here: containers may share a host's name and not its processes."""
+    try:
+        return {"host": socket.gethostname(), "processes": os.stat("/proc/self/ns/pid").st_ino}
+    except OSError:
+        return {"host": socket.gethostname(), "processes": None}
+
+
+def _gone(holder: dict[str, object]) -> bool:
+    """Whether this process can tell that the holder's is no more; False where it cannot ask."""
+    if any(holder.get(key) != value for key, value in _here().items()):
+        return False
+    return _born(int(str(holder.get("pid", 0)))) != holder.get("born")
+
+
 def _born(pid: int) -> str | None:
     """When a process of this machine started, in kernel ticks (a reused pid differs); None if it is gone."""
     try:
@@ -179,6 +192,4 @@ def live_holder(folder: Path, now: float, stale: float = 60.0) -> dict[str, obje
     except OSError:
         return None
     holder = _read(folder / LEASE)
-    if holder.get("host") == socket.gethostname() and _born(int(str(holder.get("pid", 0)))) != holder.get("born"):
-        return None
-    return holder if abs(age) < stale else None
+    return holder if not _gone(holder) and abs(age) < stale else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_xs.lease import LEASE, Lease, RunBusy
+from lora_xs.lease import LEASE, Lease, RunBusy, _here
 
 
 def foreign(folder: Path, **changes: object) -> Path:
@@ -79,9 +79,17 @@ def test_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) ->
 
 
 def test_a_reused_process_number_is_not_mistaken_for_the_holder(tmp_path: Path) -> None:
-    foreign(tmp_path, host=Lease(tmp_path).identity["host"], pid=os.getpid(), born="another birth")
+    foreign(tmp_path, **_here(), pid=os.getpid(), born="another birth")
     with Lease(tmp_path) as lease:
         assert lease.held()
+
+
+def test_a_container_that_shares_the_hosts_name_is_asked_by_its_heartbeat_not_by_its_process_number(
+    tmp_path: Path,
+) -> None:
+    foreign(tmp_path, **{**_here(), "processes": 1}, pid=os.getpid(), born="another birth")
+    with pytest.raises(RunBusy, match=f"process {os.getpid()} on "):
+        Lease(tmp_path).__enter__()
 
 
 def test_the_heartbeat_keeps_a_lease_young(tmp_path: Path) -> None:
@@ -94,7 +102,7 @@ def test_the_heartbeat_keeps_a_lease_young(tmp_path: Path) -> None:
 
 
 def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
-    foreign(tmp_path, host=Lease(tmp_path).identity["host"], pid=0)
+    foreign(tmp_path, **_here(), pid=0)
     program = (
         "import sys, time; from pathlib import Path; from lora_xs.lease import Lease, RunBusy\n"
         "try:\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from lora_xs.atomic import write_json
-from lora_xs.lease import LEASE, _born
+from lora_xs.lease import LEASE, _born, _here
 from lora_xs.records import Record, write_record
 from lora_xs.spec import RunSpec, canonical_json
 from lora_xs.spec.compose import compose_config
@@ -51,7 +50,7 @@ def hold(folder: Path, *, host: str | None = None, pid: int | None = None, born:
     """Put a lease there: this process's own unless told otherwise."""
     pid = pid or os.getpid()
     folder.mkdir(parents=True, exist_ok=True)
-    holder = {"host": host or socket.gethostname(), "pid": pid, "born": born or _born(pid)}
+    holder = {**_here(), **({"host": host} if host else {}), "pid": pid, "born": born or _born(pid)}
     (folder / LEASE).write_text(json.dumps(holder))
     return folder / LEASE
 
