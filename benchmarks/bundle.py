@@ -22,6 +22,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 from side_by_side import Row, Sheet, compared, counted, race
+from state_size import EXAMPLES, GPT3, GPT3_WIDTH, StateSize, lora_bytes
 from torch import Tensor, nn
 
 from lora_xs import LoraXsConfig
@@ -29,7 +30,6 @@ from lora_xs.adapters.bundle import Bundle, write_bundle
 from lora_xs.adapters.family import AdapterFolder
 from lora_xs.adapters.packing import add_adapters
 from lora_xs.adapters.personal import PerRow
-from lora_xs.adapters.state_size import EXAMPLES, GPT3, GPT3_WIDTH, StateSize, lora_bytes
 from lora_xs.errors import UserError
 from lora_xs.models import locate
 from lora_xs.spec.sections import ModelSpec

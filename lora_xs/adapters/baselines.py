@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lora_xs.errors import UserError
+from lora_xs.spec.targets import pattern_of
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -56,6 +57,4 @@ def inject(model: nn.Module, config: PeftConfig, spec: RunSpec) -> PeftModel:
 
 def peft_targets(target_modules: tuple[str, ...]) -> list[str] | str:
     """A list of suffixes as PEFT takes it; a single entry with a regular expression's marks is one."""
-    if len(target_modules) == 1 and any(mark in target_modules[0] for mark in "*|()[]\\^$+?"):
-        return target_modules[0]
-    return list(target_modules)
+    return pattern_of(target_modules) or list(target_modules)

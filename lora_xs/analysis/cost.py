@@ -16,6 +16,7 @@ from lora_xs.errors import UserError
 from lora_xs.models.architecture import Architecture, architecture_of
 from lora_xs.spec.bind import bind
 from lora_xs.spec.sections import ModelSpec
+from lora_xs.sweeps.parameters import XS, adapter_parameters
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "model"
 
@@ -66,8 +67,8 @@ def operations_of(model: ModelSpec, method: str, rank: int) -> Operations:
     targets = shape.targets(model.target_modules)
     return Operations(
         linear=sum(layer.weights for layer in shape.linears()),
-        adapter=rank * sum(layer.in_features + layer.out_features for layer in targets),
-        squares=rank**2 * len(targets) if method in ("lora_xs", "lora_sb") else 0,
+        adapter=adapter_parameters("lora", targets, rank),
+        squares=adapter_parameters(method, targets, rank) if method in XS else 0,
         words=0 if shape.encoder else shape.hidden_size * shape.vocab_size,
         scores=2 * shape.num_attention_heads * shape.head_dim * shape.num_hidden_layers,
         head=shape.head_parameters(2, ("classifier", "pooler")) if shape.encoder else 0,
@@ -76,8 +77,7 @@ def operations_of(model: ModelSpec, method: str, rank: int) -> Operations:
 
 @dataclass(frozen=True)
 class Trained:
-    """Trainable parameters of the adapters of one model at one rank (LoRA-XS §3.3): LoRA r Σ (out + in), VeRA
-    Σ out + r per module, LoRA-XS r² per module. bytes: of LoRA-XS's R in fp32."""
+    """Trainable parameters of the adapters of one model at one rank, see `adapter_parameters`."""
 
     model: str
     modules: int
@@ -104,9 +104,9 @@ def trained_parameters(model: str, shape: Architecture, targets: tuple[str, ...]
         model=model,
         modules=len(layers),
         rank=rank,
-        lora=rank * sum(layer.in_features + layer.out_features for layer in layers),
-        vera=sum(layer.out_features for layer in layers) + rank * len(layers),
-        lora_xs=rank**2 * len(layers),
+        lora=adapter_parameters("lora", layers, rank),
+        vera=adapter_parameters("vera", layers, rank),
+        lora_xs=adapter_parameters("lora_xs", layers, rank),
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from lora_xs.errors import UserError
 from lora_xs.spec.sections import ModelSpec
+from lora_xs.spec.targets import pattern_of
 
 ENCODERS = ("bert", "roberta")
 BIASED_QKV = ("qwen2",)
 FOUR_NORMS = ("gemma2",)
-PATTERN_MARKS = "*|()[]\\^$+?"
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Architecture:
 
         target_modules: suffixes of whole path parts, or a single regular expression, as PEFT reads them.
         """
-        single = target_modules[0] if len(target_modules) == 1 else ""
-        if any(mark in single for mark in PATTERN_MARKS):
-            found = tuple(layer for layer in self.linears() if re.fullmatch(single, layer.name))
+        pattern = pattern_of(target_modules)
+        if pattern is not None:
+            found = tuple(layer for layer in self.linears() if re.fullmatch(pattern, layer.name))
         else:
             ends = tuple(f".{name}" for name in target_modules)
             found = tuple(layer for layer in self.linears() if f".{layer.name}".endswith(ends))

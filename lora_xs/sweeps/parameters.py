@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_xs.errors import UserError
@@ -50,13 +51,23 @@ def count_parameters(spec: RunSpec, shape: Architecture | None = None) -> Parame
     if method == "head_only":
         return Parameters(base, 0, head, 0, ())
     targets = shape.targets(spec.target_modules)
-    sides = sum(layer.in_features + layer.out_features for layer in targets)
+    adapter = adapter_parameters(method, targets, rank)
+    frozen = 0
     if method in XS:
-        return Parameters(base, len(targets) * rank**2, head, rank * sides, targets)
+        frozen = adapter_parameters("lora", targets, rank)  # A and B
+    elif method == "vera":
+        shared = max(layer.in_features for layer in targets) + max(layer.out_features for layer in targets)
+        frozen = rank * shared
+    return Parameters(base, adapter, head, frozen, targets)
+
+
+def adapter_parameters(method: str, layers: Sequence[Linear], rank: int) -> int:
+    """What `method` trains at `rank` in these layers (LoRA-XS §3.3): LoRA r Σ (out + in), VeRA Σ out + r a module, its
+    b and d, LoRA-XS r² a module. Raises UserError for a method that is not known."""
+    if method in XS:
+        return len(layers) * rank**2
     if method in LORA:
-        return Parameters(base, rank * sides, head, 0, targets)
-    if method != "vera":
-        raise UserError(f"method={method}: no plan can count its parameters; add them to lora_xs/sweeps/parameters.py")
-    outputs = sum(layer.out_features for layer in targets)
-    shared = max(layer.in_features for layer in targets) + max(layer.out_features for layer in targets)
-    return Parameters(base, outputs + rank * len(targets), head, rank * shared, targets)  # VeRA's b and d
+        return rank * sum(layer.in_features + layer.out_features for layer in layers)
+    if method == "vera":
+        return sum(layer.out_features for layer in layers) + rank * len(layers)
+    raise UserError(f"method={method}: no plan can count its parameters; add them to lora_xs/sweeps/parameters.py")

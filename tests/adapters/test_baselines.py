@@ -31,7 +31,8 @@ def build(tiny_run):
     """A function (method, overrides, attached) -> (model in eval mode, spec); the same seed at every call."""
 
     def model(method: str, *overrides: str, attached: bool = True) -> tuple[nn.Module, RunSpec]:
-        spec = tiny_run(f"method={method}", ON_FOUR, "task.max_length=32", *overrides)
+        where = [] if method in ("full_ft", "head_only") else [ON_FOUR]
+        spec = tiny_run(f"method={method}", *where, "task.max_length=32", *overrides)
         torch.manual_seed(0)
         base, _ = load_base(spec.model, locate(spec.model), 2)
         return (attach(base, spec) if attached else base).eval(), spec

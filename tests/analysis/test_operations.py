@@ -23,7 +23,8 @@ from lora_xs.sweeps.parameters import count_parameters
 def spec_of(model: str, method: str, rank: int) -> RunSpec:
     task = "glue/mrpc" if model in ("roberta-large", "minilm") else "word_problems"
     config = compose_config([f"model={model}", f"task={task}", "protocol=lora_xs", f"method={method}", "rank=4"]
-        + [f"rank.r={rank}", "method.alpha=16", "trainer.learning_rate=1e-3", "trainer.head_learning_rate=1e-3"]
+        + [f"rank.r={rank}", "method.alpha=16", "trainer.learning_rate=1e-3"]
+        + (["trainer.head_learning_rate=1e-3"] if task == "glue/mrpc" else [])
     )  # fmt: skip
     config.pop("force")
     spec = RunSpec.from_config(config)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from lora_xs.adapters.state_size import EXAMPLES, GPT3, GPT3_WIDTH, MISTRAL_7B, ROBERTA_LARGE, StateSize, lora_bytes
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from state_size import EXAMPLES, GPT3, GPT3_WIDTH, MISTRAL_7B, ROBERTA_LARGE, StateSize, lora_bytes
 
 
 def test_state_of_a_user_has_the_published_parameters():
