@@ -46,6 +46,10 @@ def _report(words: Sequence[str]) -> int:
         raise UserError("experiment= makes a part of the page, which would replace the whole; add to=FILE elsewhere")
     page = Path(given["to"][-1]) if given["to"] else REPOSITORY / "results" / "report" / "index.html"
     around = page.parent if given["to"] else REPOSITORY / "results"
+    if given["experiment"] and around.resolve() == REPOSITORY / "results":
+        raise UserError(
+            f"to={page}: a part's tables and claims would replace the whole ones there; name another folder"
+        )
     places = Places(
         results=tuple(map(Path, given["results"])) or (REPOSITORY / "results",),
         page=checked_file(page, "to="),

@@ -137,10 +137,17 @@ class Family:
         """As the tuner reads it: a setting that a version did not write yet has its default."""
         return getattr(self.peft_config, key, self.config.get(key))
 
+    @cached_property
+    def _norms(self) -> tuple[float, float]:
+        """About ‖A‖ and ‖B‖: a projection on ±1 vectors has the norm's size on average, of one module by chance next to
+        none; the factors themselves are not here."""
+        sketches = [module.fingerprint.sketch for module in self.modules]
+        return max(abs(s) for one in sketches for s in one[:2]), max(abs(s) for one in sketches for s in one[2:])
+
     def _factor_difference(self, mine: Fingerprint, theirs: Fingerprint) -> str | None:
         """In the tuner's words where factors are rebuilt, which moves them a little from machine to machine; those
         that come in a file are the very same or others."""
-        norms = _norms(mine)
+        norms = self._norms
         difference = mine.difference(theirs, norms)
         if difference is None and self.embeds_factors:
             difference = mine.difference(theirs, norms, EMBEDDED_TOLERANCE)
@@ -261,12 +268,6 @@ def _head_tensor(file: str, key: str, tensor: Tensor) -> HeadTensor:
 
 def _dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _norms(fingerprint: Fingerprint) -> tuple[float, float]:
-    """About ‖A‖ and ‖B‖: a projection on ±1 vectors has the norm's size, and the factors themselves are not here."""
-    a0, a1, b0, b1 = fingerprint.sketch
-    return max(abs(a0), abs(a1)), max(abs(b0), abs(b1))
 
 
 def _describe_head(family: Family) -> str:

@@ -111,14 +111,18 @@ def load_adapter(model: nn.Module, folder: Path, *, head: bool) -> None:
 
 
 def load_head(model: nn.Module, folder: Path) -> None:
-    """Copy `head.safetensors` into the model's head. Raises UserError when it is absent or of another shape."""
+    """Copy `head.safetensors` into the model's head. Raises UserError when it is absent, in part too, or of another
+    shape."""
     from peft import PeftModel
 
     if not (folder / HEAD).is_file():
         raise UserError(f"{folder}: no {HEAD}; leave start_from.head=false")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    own = dict(base.named_parameters())
-    _copy(read_tensors(folder / HEAD), own, f"{folder}/{HEAD}")
+    own, saved = dict(base.named_parameters()), read_tensors(folder / HEAD)
+    absent = [name for name in head_state(model, tuple({key.split(".")[0] for key in saved})) if name not in saved]
+    if absent or not saved:
+        raise UserError(f"{folder}/{HEAD}: lacks {', '.join(absent) or 'everything'}; take an intact copy")
+    _copy(saved, own, f"{folder}/{HEAD}")
 
 
 def _load_whole(model: nn.Module, folder: Path) -> None:

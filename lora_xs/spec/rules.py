@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from lora_xs.spec.runspec import RunSpec
 
 AS_LORA = ("lora", "rslora", "pissa", "lora_xs", "lora_sb")  # saved as, or convertible to, a plain LoRA
+METRICS = {  # of lora_xs.evaluation.classification, and the loss of responses
+    "classification": ("accuracy", "f1", "matthews"),
+    "regression": ("pearson", "spearman"),
+    "instruction": ("response_loss",),
+}
 CAN_START = ("lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb")
 
 
@@ -223,6 +228,12 @@ def _check_numbers(spec: RunSpec) -> None:
 
 
 def _check_places(spec: RunSpec) -> None:
+    known = METRICS[spec.task.kind]
+    for name in spec.task.metrics:
+        if name not in known:
+            raise UserError(
+                f"task.metrics: {name!r} is no metric of a {spec.task.kind} task; known: {', '.join(known)}"
+            )
     if spec.task.main_metric not in spec.task.metrics:
         raise UserError(
             f"task.main_metric={spec.task.main_metric} is not among task.metrics={','.join(spec.task.metrics)}"

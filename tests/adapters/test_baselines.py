@@ -253,6 +253,15 @@ def test_a_model_without_an_adapter_says_what_it_cannot_load(build, tmp_path: Pa
         load_adapter(build("full_ft")[0], tmp_path, head=False)
 
 
+def test_half_a_head_is_no_head(build, tmp_path: Path) -> None:
+    model, spec = build("lora")
+    save_adapter(model, tmp_path / "lora", spec.model.head)
+    file = tmp_path / "lora" / "head.safetensors"
+    save_file({name: t for name, t in load_file(file).items() if not name.endswith("bias")}, file)
+    with pytest.raises(UserError, match=r"head.safetensors: lacks classifier.bias; take an intact copy"):
+        load_adapter(model, tmp_path / "lora", head=True)
+
+
 @pytest.mark.parametrize("method", ["lora", "pissa", "vera"])
 def test_a_run_that_starts_from_another_begins_where_that_one_ended(tiny_run, tmp_path: Path, method: str) -> None:
     short = [f"method={method}", "trainer.max_steps=4", "trainer.epochs=1", "evaluation=end"]

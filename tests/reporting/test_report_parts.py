@@ -28,6 +28,8 @@ from lora_xs.spec import RunSpec
 from lora_xs.sweeps.cost import estimate
 from lora_xs.sweeps.devices import devices
 
+WHOLE = Path(__file__).resolve().parents[2] / "results" / "part.html"
+
 
 @pytest.fixture(scope="module")
 def planned() -> RunSpec:
@@ -186,6 +188,10 @@ def test_a_page_goes_to_a_file_and_a_part_of_it_beside_the_whole(
 ) -> None:
     for words, message in (
         (["experiment=demo"], "experiment= makes a part of the page, which would replace the whole; add to=FILE"),
+        (
+            ["experiment=demo", f"to={WHOLE}"],
+            f"to={WHOLE}: a part's tables and claims would replace the whole ones there",
+        ),
         (["experiment=demo", f"to={tmp_path}"], f"to={tmp_path} is a folder; name the file in it"),
     ):
         assert report_script().main([*words, "results=/nowhere"]) == 2

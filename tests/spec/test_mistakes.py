@@ -7,6 +7,7 @@ import pytest
 from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec
 from lora_xs.spec.compose import compose_config
+from lora_xs.spec.rules import METRICS
 from lora_xs.spec.unread import INIT_READS
 
 
@@ -23,6 +24,7 @@ from lora_xs.spec.unread import INIT_READS
         ("seed=5000000000", "seed=5000000000 must be below"),
         ("model.hub=other/weights", "model.hub=other/weights is not model=roberta-large"),
         ("model.package='other==1.0:other/model'", "give it a name of its own too: model.name=…"),
+        ("task.metrics=[nope]", "task.metrics: 'nope' is no metric of a classification task; known: accuracy"),
         ("trainer.compile=0", "trainer.compile=0 is not allowed; choose one of False, True, cuda_graphs"),
     ],
 )
@@ -72,3 +74,10 @@ def test_what_an_initialisation_reads_is_what_its_factors_depend_on() -> None:
 def test_another_models_weights_under_a_name_of_their_own_are_taken() -> None:
     config = compose_config(["task=reviews", "model.hub=other/weights", "model.package=null", "model.name=other"])
     assert (config["model"]["hub"], config["model"]["name"]) == ("other/weights", "other")
+
+
+def test_metrics_that_a_spec_may_name_are_those_that_are_scored() -> None:
+    from lora_xs.evaluation.classification import METRICS as SCORED
+
+    for kind in ("classification", "regression"):
+        assert set(METRICS[kind]) == {name for name, of in SCORED.items() if of == kind}
