@@ -111,8 +111,8 @@ def load_adapter(model: nn.Module, folder: Path, *, head: bool) -> None:
 
 
 def load_head(model: nn.Module, folder: Path) -> None:
-    """Copy `head.safetensors` into the model's head. Raises UserError when it is absent, in part too, or of another
-    shape."""
+    """Copy `head.safetensors` into the model's head; a model without one has left it empty. Raises UserError when it is
+    absent, in part too, or of another shape."""
     from peft import PeftModel
 
     if not (folder / HEAD).is_file():
@@ -120,8 +120,8 @@ def load_head(model: nn.Module, folder: Path) -> None:
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     own, saved = dict(base.named_parameters()), read_tensors(folder / HEAD)
     absent = [name for name in head_state(model, tuple({key.split(".")[0] for key in saved})) if name not in saved]
-    if absent or not saved:
-        raise UserError(f"{folder}/{HEAD}: lacks {', '.join(absent) or 'everything'}; take an intact copy")
+    if absent:
+        raise UserError(f"{folder}/{HEAD}: lacks {', '.join(absent)}; take an intact copy")
     _copy(saved, own, f"{folder}/{HEAD}")
 
 
