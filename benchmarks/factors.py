@@ -189,12 +189,9 @@ def smollm2() -> list[Tensor]:
     from safetensors.torch import load_file
 
     from lora_xs.models import locate
-    from lora_xs.spec import RunSpec
-    from lora_xs.spec.compose import compose_config
+    from lora_xs.spec.compose import compose_spec
 
-    config = compose_config(["task=word_problems", "model=smollm2_135m"])
-    config.pop("force")
-    folder = locate(RunSpec.from_config(config).model).folder
+    folder = locate(compose_spec(["task=word_problems", "model=smollm2_135m"]).model).folder
     wanted = re.compile(r"layers\.\d*[05]\..*(q_proj|o_proj|down_proj)\.weight$")
     return [
         tensor

@@ -204,7 +204,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=64, help="of `batched`")
     parser.add_argument("--some", type=int, default=12, help="prompts of the other questions")
     parser.add_argument(
-        "--new", type=int, default=48, help="new tokens of `batched`; `dropping` has four times as many"
+        "--new", type=int, default=40, help="new tokens of `batched`; `dropping` has four times as many"
     )
     options = side_by_side.parsed(parser, words)
     if options.quick:

@@ -20,10 +20,10 @@ import side_by_side  # isort: skip (before torch)
 import torch
 from side_by_side import Row, Sheet, absent, compared, race
 from spectra import like_minilm
-from tiny_world import composed
 
 from lora_xs.adapters.svd import truncated_svd
 from lora_xs.errors import UserError
+from lora_xs.spec.compose import compose_spec
 
 SETTINGS = {
     "TF32": ["trainer=tf32"],
@@ -92,7 +92,7 @@ def steps(overrides: Sequence[str], count: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         few = [f"trainer.max_steps={before + count}", f"results={folder}"]
-        spec = composed([*overrides, *few])
+        spec = compose_spec([*overrides, *few])
         spec.folder.mkdir(parents=True)
         trainer: Any = prepare(spec, Path(spec.folder), StopRequest(), Phases(), Warm(0)).trainer
         trainer.add_callback(Clock())

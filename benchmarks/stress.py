@@ -26,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "sweeps")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sweep_runs import leavings, times_trained
-from tiny_world import build, composed
+from tiny_world import build
 
 from lora_xs.records import RECORD, read_record
 from lora_xs.spec import RunSpec
+from lora_xs.spec.compose import compose_spec
 from lora_xs.sweeps.manifest import Line, read_manifest, write_manifest
 
 KINDS = (["method=lora_xs"], ["method=pissa"], ["method=lora_sb"], ["method=lora_xs", "task=glue/stsb"])
@@ -183,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["LORA_XS_CACHE"] = str(folder / "cache")
         short = [f"trainer.max_steps={options.steps}", "trainer.checkpoint_seconds=0.1", f"results={folder / 'stormy'}"]
         world = [*build(folder), *short]
-        kinds = [composed([*world, *kind]) for kind in KINDS]
+        kinds = [compose_spec([*world, *kind]) for kind in KINDS]
         specs = [kinds[n % len(kinds)].replace(seed=n) for n in range(options.runs)]
         undisturbed = [spec.replace(results=str(folder / "calm")) for spec in specs]
         write_manifest(folder / "stormy.jsonl", [Line(spec) for spec in specs])

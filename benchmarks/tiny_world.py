@@ -1,14 +1,10 @@
-"""What benchmarks of many runs train on: a random two-layer BERT and learnable rows of CoLA and STS-B in files."""
+"""What tests and benchmarks of many runs train on: a random two-layer BERT, learnable rows of CoLA and STS-B."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
-
-from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
 
 WORDS = [
     *("the", "a", "cat", "dog", "bird", "tree", "house", "sees", "likes", "eats"),
@@ -19,8 +15,8 @@ ROWS = {"train": 96, "validation": 40}
 
 def build(folder: Path) -> list[str]:
     """Write model and rows below `folder`; the overrides of a run of about a second on them."""
-    _build_model(folder / "model")
-    _build_rows(folder / "data")
+    build_model(folder / "model")
+    build_rows(folder / "data")
     return [
         "task=glue/cola",
         "model=minilm",
@@ -33,14 +29,8 @@ def build(folder: Path) -> list[str]:
     ]
 
 
-def composed(overrides: Sequence[str]) -> RunSpec:
-    """The run that `train.py` would make of these."""
-    config = compose_config(list(overrides))
-    config.pop("force")
-    return RunSpec.from_config(config)
-
-
-def _build_model(folder: Path) -> None:
+def build_model(folder: Path) -> None:
+    """Write a random two-layer BERT (hidden 32) and a word-level tokenizer to the new `folder`."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
@@ -60,7 +50,8 @@ def _build_model(folder: Path) -> None:
     BertForSequenceClassification(config).save_pretrained(folder)
 
 
-def _build_rows(root: Path) -> None:
+def build_rows(root: Path) -> None:
+    """Write CoLA and STS-B of 96 and 40 learnable rows below `root`."""
     chance = random.Random(0)
     for split, count in ROWS.items():
         cola, stsb = [], []

@@ -15,15 +15,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-from statistics import median
 
 import side_by_side  # isort: skip (before torch)
 from side_by_side import REPOSITORY, Curve, Sheet, compared, grown
-from tiny_world import build, composed
+from tiny_world import build
 
 from lora_xs.records import read_record
 from lora_xs.spec import RunSpec
+from lora_xs.spec.compose import compose_spec
 from lora_xs.sweeps.manifest import Line, write_manifest
 
 WORKED = (1, 4, 12)
@@ -37,9 +38,9 @@ class Side:
         self.total: list[float] = []
         self.beyond: list[float] = []
 
-    def count(self, specs: Sequence[RunSpec], began: float, ends: Sequence[float]) -> None:
-        """Take in one round: when it began, and when each run ended."""
-        self.total.append(ends[-1] - began)
+    def count(self, specs: Sequence[RunSpec], ends: Sequence[float]) -> None:
+        """Take in one round: when each run ended, seconds from its beginning."""
+        self.total.append(ends[-1])
         for spec, before, end in zip(specs[1:], ends, ends[1:], strict=False):
             record = read_record(spec.folder)
             if record is None or record.status != "finished":
@@ -47,45 +48,40 @@ class Side:
             self.beyond.append(end - before - record.train["train_seconds"])
 
 
-def apart(specs: Sequence[RunSpec], overrides: Sequence[str], environment: dict[str, str], side: Side) -> None:
-    """Each run in a process of its own, one after another."""
+def apart(specs: Sequence[RunSpec], overrides: Sequence[str], environment: dict[str, str]) -> list[float]:
+    """Each run in a process of its own, one after another; the seconds at which each ended."""
     began, ends = time.perf_counter(), []
     for spec in specs:
         words = [sys.executable, "train.py", *overrides, f"seed={spec.seed}", f"results={spec.results}"]
         done = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr}")
-        ends.append(time.perf_counter())
-    side.count(specs, began, ends)
+        ends.append(time.perf_counter() - began)
+    return ends
 
 
-def packed(specs: Sequence[RunSpec], manifest: Path, environment: dict[str, str], side: Side) -> None:
-    """All runs in one warm worker."""
+def packed(specs: Sequence[RunSpec], manifest: Path, environment: dict[str, str]) -> list[float]:
+    """All runs in one warm worker; the seconds at which each ended, the last one's with the worker's own end."""
     write_manifest(manifest, [Line(spec) for spec in specs])
     words = [sys.executable, "-m", "lora_xs.sweeps.worker", "--manifest", str(manifest)]
-    began, ends = time.perf_counter(), []
+    began = time.perf_counter()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(words, cwd=REPOSITORY, env=environment, text=True, **pipes) as worker:
         assert worker.stdout is not None
-        ends = [time.perf_counter() for line in worker.stdout if line.startswith("finished ")]
+        ends = [time.perf_counter() - began for line in worker.stdout if line.startswith("finished ")]
     if worker.returncode:
         raise SystemExit(f"the worker ended with {worker.returncode}; its runs are below {specs[0].results}")
-    ends[-1] = time.perf_counter()  # until the process is gone
-    side.count(specs, began, ends)
+    return [*ends[:-1], time.perf_counter() - began]
 
 
-def overhead(folder: Path, first: RunSpec, environment: dict[str, str], rounds: int) -> Curve:
+def overhead(folder: Path, first: RunSpec, environment: dict[str, str]) -> Curve:
     """Seconds that a worker spends besides training, against its runs: one start, and so much for each."""
-    seconds: dict[int, list[float]] = {count: [] for count in WORKED}
-    for number in range(rounds):
-        for count, found in seconds.items():
-            specs = [first.replace(seed=seed, results=str(folder / f"{count}-{number}")) for seed in range(count)]
-            side = Side()
-            packed(specs, folder / f"{count}-{number}.jsonl", environment, side)
-            trained = (read_record(spec.folder) for spec in specs)
-            found.append(side.total[0] - sum(record.train["train_seconds"] for record in trained if record))
-    points = {count: median(found) for count, found in seconds.items()}
-    return grown("a worker's seconds besides training against its runs", "runs", "s", points.items())
+    specs = [first.replace(seed=seed, results=str(folder / "many")) for seed in range(WORKED[-1])]
+    ends = packed(specs, folder / "many.jsonl", environment)
+    records = [read_record(spec.folder) for spec in specs]
+    trained = list(accumulate(record.train["train_seconds"] for record in records if record))
+    points = [(count, ends[count - 1] - trained[count - 1]) for count in WORKED]
+    return grown("a worker's seconds besides training against its runs", "runs", "s", points)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -107,17 +103,19 @@ def main(words: Sequence[str] | None = None) -> int:
         environment["LORA_XS_CACHE"] = str(folder / "cache")
         world = MINILM if options.model == "minilm" else build(folder)
         overrides = [*world, f"trainer.max_steps={options.steps}", f"launcher.threads={options.threads}"]
-        first = composed([*overrides, "seed=0"])
+        first = compose_spec([*overrides, "seed=0"])
 
         def runs(place: str) -> list[RunSpec]:
             return [first.replace(seed=seed, results=str(folder / place)) for seed in range(options.runs)]
 
-        apart(runs("unmeasured")[:1], overrides, environment, Side())
+        apart(runs("unmeasured")[:1], overrides, environment)
         if not options.quick:
-            sheet.add(overhead(folder, first, environment, 1))
+            sheet.add(overhead(folder, first, environment))
         for number in range(options.rounds):
-            apart(runs(f"apart{number}"), overrides, environment, sides["apart"])
-            packed(runs(f"packed{number}"), folder / f"{number}.jsonl", environment, sides["packed"])
+            specs = runs(f"apart{number}")
+            sides["apart"].count(specs, apart(specs, overrides, environment))
+            specs = runs(f"packed{number}")
+            sides["packed"].count(specs, packed(specs, folder / f"{number}.jsonl", environment))
     names = ("warm worker", "a process each")
     one, other = sides["packed"], sides["apart"]
     question = "a further short run beyond its training, in a warm worker, against a process of its own"

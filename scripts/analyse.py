@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
-from lora_xs.exit_status import FAILED, FINISHED, INTERRUPTED, MISTAKE
+from lora_xs.exit_status import FAILED, FINISHED, INTERRUPTED, told_in_a_line
 
 if TYPE_CHECKING:
     from lora_xs.analysis.record import AnalysisRecord
@@ -33,14 +33,12 @@ TIMED = ("table05_svd_overhead", "table06_runtime", "sb_table05_init_overhead")
 """Experiments whose cells are seconds."""
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, 1 where another process is at it, 2 for a mistake, 130 when stopped."""
     options = _parser().parse_args(arguments)
     try:
         return _cost(options) if options.analysis == "cost" else _study(options)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last point", file=sys.stderr)
         return INTERRUPTED

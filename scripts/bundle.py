@@ -17,32 +17,29 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
-from lora_xs.exit_status import FINISHED, MISTAKE
+from lora_xs.exit_status import FINISHED, told_in_a_line
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.action == "list":
-            _list(options.bundle, options.check)
-        elif options.action == "unpack":
-            from lora_xs.adapters.bundle import Bundle
+    if options.action == "list":
+        _list(options.bundle, options.check)
+    elif options.action == "unpack":
+        from lora_xs.adapters.bundle import Bundle
 
-            with Bundle(options.bundle) as bundle:
-                print(bundle.unpack(options.user, options.to))
+        with Bundle(options.bundle) as bundle:
+            print(bundle.unpack(options.user, options.to))
+    else:
+        from lora_xs.adapters.packing import add_adapters, pack_adapters
+
+        adapters = _named(options.adapters, options.under)
+        if options.action == "pack":
+            pack_adapters(options.bundle, adapters, dtype=options.dtype, heads=not options.no_heads)
         else:
-            from lora_xs.adapters.packing import add_adapters, pack_adapters
-
-            adapters = _named(options.adapters, options.under)
-            if options.action == "pack":
-                pack_adapters(options.bundle, adapters, dtype=options.dtype, heads=not options.no_heads)
-            else:
-                add_adapters(options.bundle, adapters, heads=not options.no_heads)
-            print(options.bundle)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+            add_adapters(options.bundle, adapters, heads=not options.no_heads)
+        print(options.bundle)
     return FINISHED
 
 

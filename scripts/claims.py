@@ -16,12 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
-from lora_xs.exit_status import FINISHED, MISTAKE
+from lora_xs.exit_status import FINISHED, told_in_a_line
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 WORD = "claim="
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     parser = argparse.ArgumentParser(description="The papers' claims, tested on finished runs and printed numbers.")
@@ -30,20 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, action="append", help="where records lie (default results; repeatable)")
     parser.add_argument("--json", action="store_true", help="print JSON, with every pair")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        return _claims(options)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+    return _claims(options)
 
 
 def _claims(options: argparse.Namespace) -> int:
-    from lora_xs.reporting.asked import experiments_asked
+    from lora_xs.reporting.asked import evidence_asked, experiments_asked
     from lora_xs.reporting.claims.checklist import CLAIMS
     from lora_xs.reporting.claims.finding import findings
     from lora_xs.reporting.claims.gather import Gatherer
     from lora_xs.reporting.claims.show import print_findings
-    from lora_xs.reporting.evidence import read_evidence
     from lora_xs.reporting.planned import said_once
     from lora_xs.sweeps.show import console_of_output
 
@@ -58,7 +53,7 @@ def _claims(options: argparse.Namespace) -> int:
     for name in experiments:
         if name not in tested:
             raise UserError(f"experiment={name}: no claim is tested on it; choose among {', '.join(sorted(tested))}")
-    gather = Gatherer(read_evidence(options.results or [REPOSITORY / "results"]), said_once())
+    gather = Gatherer(evidence_asked(options.results), said_once())
     chosen = [known[name] for name in names] or list(CLAIMS)
     found = [one for claim in chosen for one in findings(claim, gather, overrides, experiments)]
     if options.json:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lora_xs.errors import UserError
-from lora_xs.exit_status import FINISHED, MISTAKE
+from lora_xs.exit_status import FINISHED, told_in_a_line
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     parser = argparse.ArgumentParser(description="Turn a trained LoRA-XS adapter into plain LoRA, or merge it.")
@@ -25,20 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", help="base model's folder or hub name (default: the one the adapter names)")
     parser.add_argument("--merge", action="store_true", help="write the whole merged model instead of an adapter")
     options = parser.parse_args(arguments)
-    try:
-        from lora_xs.adapters.export import export_lora, free_folder, head_modules, load_adapted
-        from lora_xs.atomic import new_folder
+    from lora_xs.adapters.export import export_lora, free_folder, head_modules, load_adapted
+    from lora_xs.atomic import new_folder
 
-        place = free_folder(options.to)
-        model = load_adapted(options.adapter, options.base)
-        if options.merge:
-            with new_folder(place) as temporary:
-                model.merge_and_unload(safe_merge=True).save_pretrained(str(temporary))
-        else:
-            export_lora(model, place, head=head_modules(options.adapter))
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+    place = free_folder(options.to)
+    model = load_adapted(options.adapter, options.base)
+    if options.merge:
+        with new_folder(place) as temporary:
+            model.merge_and_unload(safe_merge=True).save_pretrained(str(temporary))
+    else:
+        export_lora(model, place, head=head_modules(options.adapter))
     print(options.to)
     return FINISHED
 

@@ -14,20 +14,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lora_xs.errors import UserError
-from lora_xs.exit_status import FINISHED, MISTAKE
+from lora_xs.exit_status import FINISHED, told_in_a_line
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        return _figures(options)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+    return _figures(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,36 +38,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _figures(options: argparse.Namespace) -> int:
-    from lora_xs.reporting.asked import experiments_asked
-    from lora_xs.reporting.evidence import read_evidence
+    from lora_xs.reporting.asked import tables_asked
     from lora_xs.reporting.figures.files import FORMATS, save, write_index
     from lora_xs.reporting.figures.index import draw_figures
     from lora_xs.reporting.figures.picture import Picture
     from lora_xs.reporting.material import material_of
-    from lora_xs.reporting.planned import said_once
-    from lora_xs.reporting.table import make_table
-    from lora_xs.reporting.targets import checked_folder
-    from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
+    from lora_xs.reporting.targets import checked_folder, checked_formats
 
-    formats = list(dict.fromkeys(part.strip() for part in options.format.split(",")))
-    for part in formats:
-        if part not in FORMATS:
-            raise UserError(f"--format {part!r} is unknown; choose among {', '.join(FORMATS)}")
+    formats = checked_formats(options.format, FORMATS)
     checked_folder(options.to, "--to ")
-    names, overrides = experiments_asked(options.words, experiment_names())
-    experiments = [load_experiment(name) for name in names]
-    evidence = read_evidence(options.results or [REPOSITORY / "results"])
-    for file in evidence.unreadable:
-        print(f"warning: {file} is no whole record, passed over", file=sys.stderr)
+    evidence, tables = tables_asked(options.words, options.results, statistic=options.statistic, of=options.of)
     drawn: dict[str, list[Picture]] = {}
-    say = said_once()
-    for experiment in experiments:
-        table = make_table(experiment, evidence, overrides, statistic=options.statistic, of=options.of, composing=say)
-        pictures = drawn[experiment.name] = draw_figures(material_of(table, evidence))
+    for table in tables:
+        pictures = drawn[table.name] = draw_figures(material_of(table, evidence))
         for picture in pictures:
             save(picture, options.to, formats)
         found = ", ".join(picture.name for picture in pictures) or "nothing to draw"
-        print(f"{'SYNTHETIC ' if pictures and evidence.synthetic else ''}{experiment.name}: {found}")
+        print(f"{'SYNTHETIC ' if pictures and evidence.synthetic else ''}{table.name}: {found}")
     for file in write_index(options.to, drawn):
         print(f"removed {file}: no longer drawn")
     print(options.to)

@@ -16,25 +16,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
-from lora_xs.exit_status import FINISHED, MISTAKE
+from lora_xs.exit_status import FINISHED, told_in_a_line
 from lora_xs.spec import RunSpec
 
 
+@told_in_a_line
 def main(arguments: Sequence[str]) -> int:
     """Resolve and write; exit status 0, or 2 naming all that could not be had."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return FINISHED
     words = list(arguments)
-    try:
-        target = _target(words)
-        specs, name = _specs(words)
-        from lora_xs.source_lock import resolve, write_lock
+    target = _target(words)
+    specs, name = _specs(words)
+    from lora_xs.source_lock import resolve, write_lock
 
-        lock = resolve(specs, progress=lambda what: print(what, file=sys.stderr, flush=True))
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+    lock = resolve(specs, progress=lambda what: print(what, file=sys.stderr, flush=True))
     path = target or Path("locks") / f"{name}.json"
     write_lock(path, lock)
     print(f"{len(lock['models'])} models, {len(lock['data'])} training sets, {len(lock['tests'])} tests")

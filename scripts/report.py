@@ -15,12 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
-from lora_xs.exit_status import FINISHED, MISTAKE
+from lora_xs.exit_status import FINISHED, told_in_a_line
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KEYS = ("results", "to", "tables", "figures", "processes", "experiment")
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     parser = argparse.ArgumentParser(description="One HTML page of all tables, figures, claims and costs.")
@@ -29,11 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "figures=FOLDER, experiment=NAME (default all; repeatable; with to= alone), processes=N (default: the cores)"
     )
     parser.add_argument("words", nargs="*", metavar="key=value", help=words)
-    try:
-        return _report(parser.parse_args(arguments).words)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+    return _report(parser.parse_args(arguments).words)
 
 
 def _report(words: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.command import portable_command
 from lora_xs.errors import UserError
-from lora_xs.exit_status import FAILED, FINISHED, MISTAKE
+from lora_xs.exit_status import FAILED, FINISHED, told_in_a_line
 
 if TYPE_CHECKING:
     from lora_xs.spec.sections import LauncherSpec
@@ -28,14 +28,11 @@ if TYPE_CHECKING:
     from lora_xs.sweeps.plan import Choice, Plan
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, 1 where runs are left unfinished after --submit, 2 for a mistake."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        return _sweep(options)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+    return _sweep(options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,24 +17,20 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
+from lora_xs.exit_status import FINISHED, told_in_a_line
 
 if TYPE_CHECKING:
     from lora_xs.reporting.evidence import Evidence
     from lora_xs.reporting.table import Table
 
-FINISHED, MISTAKE = 0, 2
-FORMATS = ("md", "tex", "csv")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        return _tables(options)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return MISTAKE
+    return _tables(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,36 +40,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=Path, default=REPOSITORY / "results" / "tables", help="default results/tables")
     parser.add_argument("--statistic", choices=("median", "mean"), help="instead of the paper's")
     parser.add_argument("--of", choices=("best", "last"), help="a run's evaluation, instead of the paper's choice")
-    parser.add_argument("--format", default=",".join(FORMATS), metavar="md,tex,csv", help="default: all three")
+    parser.add_argument("--format", default="md,tex,csv", metavar="md,tex,csv", help="default: all three")
     parser.add_argument("--trace", action="store_true", help="write nothing; print the runs behind each cell")
     parser.add_argument("--only", default="", metavar="KEY=VALUE,…", help="with --trace: cells at these coordinates")
     return parser
 
 
 def _tables(options: argparse.Namespace) -> int:
-    from lora_xs.reporting.asked import experiments_asked
-    from lora_xs.reporting.evidence import read_evidence
-    from lora_xs.reporting.planned import said_once
-    from lora_xs.reporting.table import make_table
-    from lora_xs.reporting.targets import checked_folder
-    from lora_xs.sweeps.experiment_file import experiment_names, load_experiment
+    from lora_xs.reporting.asked import tables_asked
+    from lora_xs.reporting.targets import checked_folder, checked_formats
+    from lora_xs.reporting.written import FORMATS
 
     if options.only and not options.trace:
         raise UserError("--only goes with --trace; a table is always whole")
-    formats = _formats(options.format)
+    formats = checked_formats(options.format, FORMATS)
     checked_folder(options.to, "--to ")
-    names, overrides = experiments_asked(options.words, experiment_names())
-    experiments = [load_experiment(name) for name in names]
-    evidence = read_evidence(options.results or [REPOSITORY / "results"])
-    for file in evidence.unreadable:
-        print(f"warning: {file} is no whole record, passed over", file=sys.stderr)
-    say = said_once()
-    tables = [
-        make_table(one, evidence, overrides, statistic=options.statistic, of=options.of, composing=say)
-        for one in experiments
-    ]
+    evidence, tables = tables_asked(options.words, options.results, statistic=options.statistic, of=options.of)
     if not options.trace:
-        return _write(tables, evidence, options.to, formats, experiment_names())
+        return _write(list(tables), evidence, options.to, formats)
     from lora_xs.reporting.trace import trace
 
     for table in tables:
@@ -82,20 +66,11 @@ def _tables(options: argparse.Namespace) -> int:
     return FINISHED
 
 
-def _formats(text: str) -> list[str]:
-    found = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for part in found:
-        if part not in FORMATS:
-            raise UserError(f"--format {part!r} is unknown; choose among {', '.join(FORMATS)}")
-    return found
-
-
-def _write(
-    tables: Sequence[Table], evidence: Evidence, folder: Path, formats: Sequence[str], order: Sequence[str]
-) -> int:
+def _write(tables: Sequence[Table], evidence: Evidence, folder: Path, formats: Sequence[str]) -> int:
     from lora_xs.reporting.written import write_tables
+    from lora_xs.sweeps.experiment_file import experiment_names
 
-    index = write_tables(tables, evidence, folder, formats, order, folder.parent / "figures")
+    index = write_tables(tables, evidence, folder, formats, experiment_names(), folder.parent / "figures")
     for table in tables:
         counts = ", ".join(f"{count} {status}" for status, count in table.counts.items())
         print(f"{'SYNTHETIC ' if table.synthetic else ''}{table.name}: {counts}")

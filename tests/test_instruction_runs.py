@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import Killed, killed_at
 from safetensors.torch import load_file
 from tiny_decoders import save_decoder
 
@@ -16,8 +17,7 @@ from lora_xs.evaluation.generation import read_generations
 from lora_xs.records import read_record
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
-from lora_xs.training import milestones
+from lora_xs.spec.compose import compose_spec
 
 METHODS = ("full_ft", "lora", "rslora", "pissa", "vera", "lora_xs", "lora_sb")
 
@@ -32,7 +32,7 @@ def tuned(folder: Path, tmp_path: Path):
     """A function (overrides) -> RunSpec of a run of seconds: 24 word problems, 8 held out, 5 asked."""
 
     def spec(*overrides: str) -> RunSpec:
-        config = compose_config(
+        return compose_spec(
             [
                 "task=word_problems",
                 f"model.path={folder}",
@@ -50,27 +50,8 @@ def tuned(folder: Path, tmp_path: Path):
                 *overrides,
             ]
         )
-        config.pop("force")
-        return RunSpec.from_config(config)
 
     return spec
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_after(patch: pytest.MonkeyPatch, step: int) -> None:
-    """The next run dies, as by kill -9, when optimiser step `step` ends."""
-    usual = milestones.Milestones.on_step_end
-
-    def on_step_end(callback, args, state, control, **rest):
-        control = usual(callback, args, state, control, **rest)
-        if state.global_step == step:
-            raise Killed
-        return control
-
-    patch.setattr(milestones.Milestones, "on_step_end", on_step_end)
 
 
 def outcome(spec: RunSpec) -> tuple:
@@ -137,13 +118,10 @@ def test_the_result_does_not_depend_on_what_a_device_holds_nor_on_padding(
 
 
 @pytest.mark.parametrize("method", ["lora_xs", "lora_sb"])
-def test_a_run_killed_in_training_resumes_to_the_same_bits_and_completions(
-    tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
+def test_a_run_killed_in_training_resumes_to_the_same_bits_and_completions(tuned, tmp_path: Path, method: str) -> None:
     expected = outcome(tuned(f"method={method}", f"results={tmp_path}/whole"))
     spec = tuned(f"method={method}", f"results={tmp_path}/killed", "trainer.checkpoint_seconds=0")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_after(patch, 3)
+    with killed_at(3):
         run(spec)
     assert outcome(spec) == expected
 

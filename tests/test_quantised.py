@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import killed_at
 from torch import nn
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
@@ -21,7 +22,6 @@ from lora_xs.models import load_base, locate
 from lora_xs.records import Record
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
-from lora_xs.training import milestones
 
 METHODS = ("head_only", "lora", "rslora", "vera", "lora_xs", "lora_sb")
 BITS = ("int8", "nf4")
@@ -118,7 +118,7 @@ def tensors_of(spec: RunSpec) -> dict[str, bytes]:
     [(q, m) for q, m in zip(BITS * 3, ("lora", "lora_xs", "lora_sb", "lora_sb", "vera", "head_only"), strict=True)],
 )
 def test_a_run_on_a_quantised_base_is_recorded_and_resumes_to_the_same_bits(
-    spec_of: Spec, tmp_path: Path, quantization: str, method: str, monkeypatch: pytest.MonkeyPatch
+    spec_of: Spec, tmp_path: Path, quantization: str, method: str
 ) -> None:
     short = ("trainer.max_steps=6", "trainer.epochs=1")
     whole = spec_of(quantization, method, *short, f"results={tmp_path}/whole")
@@ -129,20 +129,8 @@ def test_a_run_on_a_quantised_base_is_recorded_and_resumes_to_the_same_bits(
     assert what["bitsandbytes"] == importlib.metadata.version("bitsandbytes")
     assert what.get("compute") == ("float32" if quantization == "nf4" else None)
 
-    class Killed(BaseException):
-        pass
-
-    usual = milestones.Milestones.on_step_end
-
-    def on_step_end(callback, args, state, control, **rest):
-        control = usual(callback, args, state, control, **rest)
-        if state.global_step == 3:
-            raise Killed
-        return control
-
     killed = spec_of(quantization, method, *short, f"results={tmp_path}/killed", "trainer.checkpoint_seconds=0")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(milestones.Milestones, "on_step_end", on_step_end)
+    with killed_at(3):
         run(killed)
     resumed = run(killed)
     assert [p.name for p in (tmp_path / "killed").rglob("checkpoints")] == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import Killed, killed_at
 from safetensors.torch import load_file
 
 from lora_xs.errors import UserError
@@ -32,37 +33,6 @@ def outcome(record: Record, folder: Path) -> tuple[dict, str, dict[str, list]]:
     ignore = {"factors", "seconds", "train_seconds", "tokens_per_second", "peak_memory_mib"}
     train = {k: v for k, v in record.train.items() if k not in ignore}
     return train, (folder / "metrics.jsonl").read_text(), {k: v.tolist() for k, v in trained(folder).items()}
-
-
-@pytest.fixture(scope="module")
-def stop_after():
-    """A context manager: the run is killed, as by kill -9, when optimiser step `n` ends."""
-
-    class Killed(BaseException):
-        pass
-
-    class StopAfter:
-        def __init__(self, n: int) -> None:
-            self.n = n
-
-        def __enter__(self):
-            self.patch = pytest.MonkeyPatch()
-            usual, n = milestones.Milestones.on_step_end, self.n
-
-            def on_step_end(callback, args, state, control, **rest):
-                control = usual(callback, args, state, control, **rest)
-                if state.global_step == n:
-                    raise Killed
-                return control
-
-            self.patch.setattr(milestones.Milestones, "on_step_end", on_step_end)
-            return self
-
-        def __exit__(self, kind, *_):
-            self.patch.undo()
-            return kind is Killed
-
-    return StopAfter
 
 
 def test_a_run_leaves_its_spec_record_metrics_and_an_r_only_adapter(tiny_run) -> None:
@@ -111,11 +81,11 @@ def test_the_same_spec_elsewhere_gives_the_same_bits(tiny_run, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("step", [1, 3, 6, 7, 11])
-def test_a_killed_run_resumes_to_the_same_bits(tiny_run, tmp_path: Path, stop_after, step: int) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(tiny_run, tmp_path: Path, step: int) -> None:
     undisturbed = tiny_run(f"results={tmp_path}/whole", "trainer.log_steps=4")
     expected = outcome(run(undisturbed), undisturbed.folder)
     spec = tiny_run(f"results={tmp_path}/killed", "trainer.log_steps=4", "trainer.checkpoint_seconds=0")
-    with stop_after(step):
+    with killed_at(step):
         run(spec)
     assert read_record(spec.folder) is None
     (spec.folder / "lease.json").unlink(missing_ok=True)
@@ -123,34 +93,34 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny_run, tmp_path: Path, stop_af
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_resumes_to_the_same_bits(tiny_run, tmp_path: Path, stop_after, method: str) -> None:
+def test_every_method_resumes_to_the_same_bits(tiny_run, tmp_path: Path, method: str) -> None:
     settings = [f"method={method}", "trainer.max_steps=6", "trainer.learning_rate=1e-3"]
     undisturbed = tiny_run(*settings, f"results={tmp_path}/whole")
     expected = outcome(run(undisturbed), undisturbed.folder)
     spec = tiny_run(*settings, f"results={tmp_path}/killed", "trainer.checkpoint_seconds=0")
-    with stop_after(3):
+    with killed_at(3):
         run(spec)
     assert outcome(run(spec), spec.folder) == expected
 
 
-def test_a_corrupt_newest_checkpoint_costs_steps_not_the_result(tiny_run, tmp_path: Path, stop_after) -> None:
+def test_a_corrupt_newest_checkpoint_costs_steps_not_the_result(tiny_run, tmp_path: Path) -> None:
     undisturbed = tiny_run(f"results={tmp_path}/whole")
     expected = outcome(run(undisturbed), undisturbed.folder)
     spec = tiny_run(f"results={tmp_path}/killed", "trainer.checkpoint_seconds=0")
-    with stop_after(5):
+    with killed_at(5):
         run(spec)
     newest = sorted((spec.folder / "checkpoints").glob("step-*"))[-1]
     (newest / "trainable.safetensors").write_bytes(b"rubbish")
     assert outcome(run(spec), spec.folder) == expected
 
 
-def test_a_resumed_run_refuses_other_data(tiny_run, tiny_data: Path, tmp_path: Path, stop_after) -> None:
+def test_a_resumed_run_refuses_other_data(tiny_run, tiny_data: Path, tmp_path: Path) -> None:
     import shutil
 
     root = tmp_path / "data"
     shutil.copytree(tiny_data, root)
     spec = tiny_run(f"data.root={root}", "trainer.checkpoint_seconds=0")
-    with stop_after(3):
+    with killed_at(3):
         run(spec)
     file = root / "glue" / "cola" / "train.jsonl"
     file.write_text(file.read_text().replace("cat", "dog", 1))
@@ -328,9 +298,6 @@ def test_a_run_killed_after_its_training_trains_no_further(tiny_run, tmp_path: P
     undisturbed = tiny_run(*settings, f"results={tmp_path}/whole")
     expected = outcome(run(undisturbed), undisturbed.folder)
     spec = tiny_run(*settings, f"results={tmp_path}/killed")
-
-    class Killed(BaseException):
-        pass
 
     def killed(*_: object) -> None:
         raise Killed

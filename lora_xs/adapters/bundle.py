@@ -28,9 +28,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lora_xs.adapters.family import PREFIX, Family
+from lora_xs.adapters.family import Family
 from lora_xs.adapters.files import ADAPTER, CONFIG
 from lora_xs.adapters.streaming import Stream, raw_bytes, write_streams
+from lora_xs.adapters.trainable import PEFT_PREFIX
 from lora_xs.atomic import new_folder, replace_file, write_json
 from lora_xs.errors import UserError
 
@@ -118,9 +119,9 @@ class Bundle:
         """What adapter_model.safetensors of this user holds, the head excepted; with R = 0 for None."""
         dtype = DTYPES[self.family.R_dtype]
         flat = torch.zeros(self.family.R_numel, dtype=dtype) if user is None else self.R(user).to(dtype)
-        found = {f"{PREFIX}{name}.lora_R": R for name, R in self.family.split_R(flat).items()}
-        found |= {f"{PREFIX}{m.name}.lora_fingerprint": m.fingerprint.to_tensor() for m in self.family.modules}
-        return found | {PREFIX + name: factor for name, factor in self.factors().items()}
+        found = {f"{PEFT_PREFIX}{name}.lora_R": R for name, R in self.family.split_R(flat).items()}
+        found |= {f"{PEFT_PREFIX}{m.name}.lora_fingerprint": m.fingerprint.to_tensor() for m in self.family.modules}
+        return found | {PEFT_PREFIX + name: factor for name, factor in self.factors().items()}
 
     def unpack(self, user: str, folder: str | Path) -> Path:
         """Write this user's adapter as the folder PEFT loads, whole or not at all; R as it is stored.

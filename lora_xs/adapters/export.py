@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from lora_xs.adapters.files import ADAPTER, CONFIG, HEAD, adapter_place, read_tensors
+from lora_xs.adapters.trainable import PEFT_PREFIX
 from lora_xs.adapters.tuner import LoraXsConfig, LoraXsLayer
 from lora_xs.atomic import new_folder
 from lora_xs.errors import UserError
@@ -52,7 +53,7 @@ def export_lora(
         entries |= {f"{name}.{key}.weight": factor for key, factor in _plain_factors(layer, adapter_name).items()}
     for name, parameter in model.get_base_model().named_parameters():
         if any(name.startswith(f"{module}.") for module in head):
-            entries[f"base_model.model.{name}"] = parameter.detach()
+            entries[PEFT_PREFIX + name] = parameter.detach()
     transposed = all(isinstance(layer.get_base_layer(), Conv1D) for layer in layers.values())
     with new_folder(place) as temporary:
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in entries.items()}

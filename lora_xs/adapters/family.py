@@ -19,12 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lora_xs.adapters.files import ADAPTER, CONFIG, HEAD, adapter_place
+from lora_xs.adapters.trainable import PEFT_PREFIX
 from lora_xs.adapters.tuner import LoraXsConfig
 from lora_xs.adapters.tuner.fingerprint import Fingerprint
 from lora_xs.errors import UserError
-
-PREFIX = "base_model.model."
-"""What PEFT puts before a module's path in an adapter's file."""
 
 TRAINING_ONLY = frozenset(
     {"init_std", "lora_dropout", "inference_mode", "peft_version", "base_model_name_or_path", "revision"}
@@ -200,7 +198,7 @@ class AdapterFolder:
 
     def R(self) -> Tensor:
         """[R_numel]: every module's R, row by row, in the family's order."""
-        read = self._read(ADAPTER, [f"{PREFIX}{module.name}.lora_R" for module in self.family.modules])
+        read = self._read(ADAPTER, [f"{PEFT_PREFIX}{module.name}.lora_R" for module in self.family.modules])
         return torch.cat([tensor.reshape(-1) for tensor in read])
 
     def head(self) -> Tensor:
@@ -213,7 +211,7 @@ class AdapterFolder:
         if not self.family.embeds_factors:
             return {}
         names = [f"{module.name}.{factor}" for module in self.family.modules for factor in ("lora_A", "lora_B")]
-        return dict(zip(names, self._read(ADAPTER, [PREFIX + name for name in names]), strict=True))
+        return dict(zip(names, self._read(ADAPTER, [PEFT_PREFIX + name for name in names]), strict=True))
 
     def _read_config(self) -> dict[str, Any]:
         try:
@@ -234,7 +232,7 @@ class AdapterFolder:
                 if kind == "lora_R":
                     if f"{owner}.lora_fingerprint" not in keys:
                         raise UserError(f"{self.folder}: {owner} has no lora_fingerprint; save the adapter again")
-                    tensor, name = file.get_tensor(key), owner.removeprefix(PREFIX)
+                    tensor, name = file.get_tensor(key), owner.removeprefix(PEFT_PREFIX)
                     saved = file.get_tensor(f"{owner}.lora_fingerprint")
                     modules.append(Module(name, tensor.shape[0], Fingerprint.from_tensor(saved, name)))
                     dtypes.add(_dtype_name(tensor))

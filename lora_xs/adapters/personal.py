@@ -23,8 +23,8 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from lora_xs.adapters.bundle import Bundle
-from lora_xs.adapters.family import PREFIX
 from lora_xs.adapters.rowwise import Forward, Rows, rowwise_adapter, rowwise_linear
+from lora_xs.adapters.trainable import PEFT_PREFIX
 from lora_xs.adapters.tuner import LoraXsLayer, LoraXsModel
 from lora_xs.errors import UserError
 
@@ -207,7 +207,7 @@ def _head_linears(model: PeftModel, bundle: Bundle, adapter_name: str) -> dict[n
     """
     found: dict[nn.Linear, dict[str, str]] = {}
     for tensor in bundle.family.head:
-        path, _, part = tensor.key.removeprefix(PREFIX).rpartition(".")
+        path, _, part = tensor.key.removeprefix(PEFT_PREFIX).rpartition(".")
         module: Any = model.get_base_model()
         for name in path.split("."):
             module = getattr(module, name, None)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lora_xs.adapters.baselines import inject, peft_targets
 from lora_xs.adapters.factors import FactorReport
 from lora_xs.adapters.store import FactorStore
+from lora_xs.adapters.trainable import PEFT_PREFIX
 from lora_xs.adapters.tuner.targets import is_quantised
 from lora_xs.errors import UserError
 
@@ -91,7 +92,7 @@ def plain_lora_state(model: PeftModel) -> dict[str, Tensor]:
     state = dict(model.state_dict())
     for name, start in starts_of(model).items():
         for factor, first, dim in (("lora_A", start.A, 0), ("lora_B", -start.B, 1)):
-            key = f"base_model.model.{name}.{factor}.default.weight"
+            key = f"{PEFT_PREFIX}{name}.{factor}.default.weight"
             state[key] = torch.cat([state[key], first.to(state[key])], dim=dim).contiguous()
     return get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
 
@@ -103,7 +104,7 @@ def trained_part(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, T
     """
     found = dict(entries)
     for name, start in starts_of(model).items():
-        key_a, key_b = (f"base_model.model.{name}.{factor}.weight" for factor in ("lora_A", "lora_B"))
+        key_a, key_b = (f"{PEFT_PREFIX}{name}.{factor}.weight" for factor in ("lora_A", "lora_B"))
         if key_a not in found or key_b not in found:
             continue  # the caller names what is missing
         rank = start.A.shape[0]

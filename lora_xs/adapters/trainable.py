@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from lora_xs.head import is_head
 
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before the names of the model that it wraps."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -57,7 +60,7 @@ def head_state(model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
     found = {}
     for name, parameter in trainable(model):
         if is_head(name, head):
-            found[name.removeprefix("base_model.model.")] = parameter.detach().contiguous()
+            found[name.removeprefix(PEFT_PREFIX)] = parameter.detach().contiguous()
     return found
 
 

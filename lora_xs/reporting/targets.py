@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_xs.errors import UserError
@@ -22,3 +23,12 @@ def checked_file(file: Path, word: str) -> Path:
         raise UserError(f"{word}{file} is a folder; name the file in it, for example {file / 'index.html'}")
     checked_folder(file.parent, word)
     return file
+
+
+def checked_formats(text: str, known: Sequence[str]) -> list[str]:
+    """The formats of a comma-separated `text`, each once. Raises UserError for one that is not `known`."""
+    formats = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for part in formats:
+        if part not in known:
+            raise UserError(f"--format {part!r} is unknown; choose among {', '.join(known)}")
+    return formats

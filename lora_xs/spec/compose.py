@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_xs.errors import UserError
+from lora_xs.spec.runspec import RunSpec
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PATH_KEYS = ("data.root", "data.lock", "model.path", "results", "start_from", "start_from.run")
@@ -37,6 +38,13 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     assert isinstance(plain, dict)
     _check_model(plain["model"])
     return {str(key): value for key, value in plain.items()}
+
+
+def compose_spec(overrides: Sequence[str]) -> RunSpec:
+    """The run that `train.py` makes of these overrides. Raises UserError as `compose_config`, `RunSpec.from_config`."""
+    config = compose_config(overrides)
+    config.pop("force")
+    return RunSpec.from_config(config)
 
 
 def _check_model(model: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import killed_at
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -15,17 +16,14 @@ from lora_xs.adapters.estimation import EstimationRows, sample_indices
 from lora_xs.errors import UserError
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 from lora_xs.spec.sections import InitSpec
-from lora_xs.training import milestones
 
 SHORT = ("method=lora_sb", "trainer.epochs=1", "trainer.learning_rate=1e-3", "trainer.max_steps=4", "evaluation=end")
 
 
 def spec_of(*overrides: str) -> RunSpec:
-    config = compose_config(overrides)
-    config.pop("force")
-    return RunSpec.from_config(config)
+    return compose_spec(overrides)
 
 
 def rows_of(spec: RunSpec, count: int = 96) -> EstimationRows:
@@ -138,23 +136,10 @@ def test_the_run_s_adapter_loads_with_stock_peft_calls_onto_the_base(tiny_run, t
 def test_a_resumed_run_goes_on_with_the_factors_it_began_with(tiny_run, tmp_path: Path, monkeypatch, where: str):
     """Kept beside the checkpoints and not made again: other hardware would make other bits, and R belongs to these."""
 
-    class Killed(BaseException):
-        pass
-
     whole = tiny_run(*SHORT, f"results={tmp_path}/whole")
     run(whole)
     killed = tiny_run(*SHORT, f"results={tmp_path}/killed", "trainer.checkpoint_seconds=0")
-    moment = "on_train_begin" if where.startswith("before") else "on_step_end"
-    usual = getattr(milestones.Milestones, moment)
-
-    def stop(callback, args, state, control, **rest):
-        control = usual(callback, args, state, control, **rest)
-        if state.global_step == 3 or moment == "on_train_begin":
-            raise Killed
-        return control
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(milestones.Milestones, moment, stop)
+    with killed_at(0, "on_train_begin") if where.startswith("before") else killed_at(3):
         run(killed)
     assert (killed.folder / "checkpoints" / "start" / "adapter_model.safetensors").is_file()
     with monkeypatch.context() as patch:

@@ -10,8 +10,7 @@ import pytest
 
 from lora_xs.records import Record, read_record
 from lora_xs.runner import run
-from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +21,11 @@ def trained(tiny_model: Path, tiny_data: Path, tmp_path_factory: pytest.TempPath
 
     def folder(method: str) -> Path:
         if method not in folders:
-            config = compose_config([
+            spec = compose_spec([
                 "task=glue/cola", "model=minilm", f"model.path={tiny_model}", f"data.root={tiny_data}",
                 f"results={results}", f"method={method}", "rank=4", "trainer.epochs=6", "trainer.batch_size=16",
                 "trainer.learning_rate=5e-3", "trainer.head_learning_rate=1e-2",
             ])  # fmt: skip
-            config.pop("force")
-            spec = RunSpec.from_config(config)
             assert run(spec).status == "finished"
             folders[method] = spec.folder
         return folders[method]

@@ -15,19 +15,17 @@ from lora_xs.models import load_on_meta
 from lora_xs.models.architecture import architecture_of
 from lora_xs.reporting.counted import cost_record, counted_value, lengths_of, table6
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 from lora_xs.sweeps.flops import _Pass
 from lora_xs.sweeps.parameters import count_parameters
 
 
 def spec_of(model: str, method: str, rank: int) -> RunSpec:
     task = "glue/mrpc" if model in ("roberta-large", "minilm") else "word_problems"
-    config = compose_config([f"model={model}", f"task={task}", "protocol=lora_xs", f"method={method}", "rank=4"]
+    spec = compose_spec([f"model={model}", f"task={task}", "protocol=lora_xs", f"method={method}", "rank=4"]
         + [f"rank.r={rank}", "method.alpha=16", "trainer.learning_rate=1e-3"]
         + (["trainer.head_learning_rate=1e-3"] if task == "glue/mrpc" else [])
     )  # fmt: skip
-    config.pop("force")
-    spec = RunSpec.from_config(config)
     # on all of the model's target modules: LoRA-XS's Table 1 has LoRA on two
     return spec.replace(method=dataclasses.replace(spec.method, target_modules=None))
 

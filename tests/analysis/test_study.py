@@ -10,6 +10,7 @@ from pathlib import Path
 import by_numpy
 import pytest
 import torch
+from interrupted import Killed
 from safetensors.torch import load_file
 
 from lora_xs.adapters.svd import truncated_svd
@@ -125,9 +126,6 @@ def test_the_changed_weights_come_back_bit_for_bit(tuned_folder: Path) -> None:
 def test_a_killed_analysis_goes_on_to_the_same_file(
     tuned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: int
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     whole = shutil.copytree(tuned_folder, tmp_path / "whole")
     settings = Settings(modules=("query", "output.dense"), fractions=(0.0, 0.5, 1.0))
     expected, _ = Spectrum().run(whole, settings)

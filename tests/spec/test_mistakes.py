@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lora_xs.errors import UserError
-from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_config, compose_spec
 from lora_xs.spec.rules import METRICS
 from lora_xs.spec.unread import INIT_READS
 
@@ -30,9 +29,7 @@ from lora_xs.spec.unread import INIT_READS
 )
 def test_a_mistake_is_one_line_that_names_it(override: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        config = compose_config(["task=glue/mrpc", override])
-        config.pop("force")
-        RunSpec.from_config(config)
+        compose_spec(["task=glue/mrpc", override])
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -57,9 +54,7 @@ def test_a_mistake_is_one_line_that_names_it(override: str, words: str) -> None:
 )
 def test_a_setting_that_nothing_reads_is_refused(overrides: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        config = compose_config(["task=reviews", *overrides.split()])
-        config.pop("force")
-        RunSpec.from_config(config)
+        compose_spec(["task=reviews", *overrides.split()])
     assert words in str(caught.value) and str(caught.value).endswith("leave it out")
 
 

@@ -12,16 +12,14 @@ import pytest
 
 from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec, canonical_json, difference
-from lora_xs.spec.compose import compose_config, options
+from lora_xs.spec.compose import compose_spec, options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLE_7 = REPOSITORY / "results" / "published" / "lora_xs" / "table07_glue_hparams.csv"
 
 
 def spec_of(*overrides: str) -> RunSpec:
-    config = compose_config(overrides)
-    config.pop("force")
-    return RunSpec.from_config(config)
+    return compose_spec(overrides)
 
 
 def test_the_papers_run_is_three_words() -> None:

@@ -15,7 +15,7 @@ from lora_xs.atomic import write_json
 from lora_xs.lease import LEASE, _born, _here
 from lora_xs.records import Record, write_record
 from lora_xs.spec import RunSpec, canonical_json
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 from lora_xs.sweeps.state import FolderReader, State
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,9 +32,7 @@ class Planned:
 
 def planned(results: Path, *overrides: str, needs: tuple[str, ...] = (), **cell: str) -> Planned:
     """A run of RoBERTa-large whose results lie below `results`."""
-    config = compose_config(["task=glue/mrpc", "rank=4", f"results={results}", *overrides])
-    config.pop("force")
-    return Planned(RunSpec.from_config(config), cell, needs)
+    return Planned(compose_spec(["task=glue/mrpc", "rank=4", f"results={results}", *overrides]), cell, needs)
 
 
 def leave(spec: RunSpec, status: str, **blocks: Any) -> Path:

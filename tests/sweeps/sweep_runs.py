@@ -11,7 +11,7 @@ from tiny_decoders import save_decoder
 
 from lora_xs.records import read_record
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 
 TIMED = {"seconds", "train_seconds", "tokens_per_second", "peak_memory_mib"}
 
@@ -54,7 +54,7 @@ def decoder_run(folder: Path, *overrides: str) -> RunSpec:
     model = folder / "decoder"
     if not model.is_dir():
         save_decoder(model, "llama", "smollm")
-    config = compose_config(
+    return compose_spec(
         [
             "task=word_problems",
             f"model.path={model}",
@@ -71,5 +71,3 @@ def decoder_run(folder: Path, *overrides: str) -> RunSpec:
             *overrides,
         ]
     )
-    config.pop("force")
-    return RunSpec.from_config(config)

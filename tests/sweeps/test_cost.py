@@ -24,7 +24,7 @@ from lora_xs.models import load_on_meta
 from lora_xs.models.architecture import architecture_of
 from lora_xs.models.unpadded import compute_unpadded
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_config, compose_spec
 from lora_xs.spec.layout import padding_of
 from lora_xs.sweeps.cost import estimate
 from lora_xs.sweeps.devices import device_called, device_named, devices
@@ -100,17 +100,14 @@ def test_counts_agree_with_the_model_itself(kind: str, method: str) -> None:
 
 @pytest.mark.parametrize(("name", "total"), [("minilm", 22_713_986), ("smollm2_135m", 134_515_008)])
 def test_the_packaged_models_have_as_many_parameters_as_their_records_say(name: str, total: int) -> None:
-    config = compose_config([f"model={name}", *(["task=word_problems"] if name == "smollm2_135m" else [])])
-    config.pop("force")
-    assert architecture_of(RunSpec.from_config(config).model).parameters(2) == total
+    spec = compose_spec([f"model={name}", *(["task=word_problems"] if name == "smollm2_135m" else [])])
+    assert architecture_of(spec.model).parameters(2) == total
 
 
 def test_every_model_config_has_the_architecture_its_config_class_has() -> None:
     for name in ("roberta-large", "minilm", "smollm2_135m", "gemma2-9b", "llama3.2-3b"):
         task = "reviews" if name in ("roberta-large", "minilm") else "word_problems"
-        config = compose_config([f"task={task}", f"model={name}"])
-        config.pop("force")
-        spec = RunSpec.from_config(config)
+        spec = compose_spec([f"task={task}", f"model={name}"])
         shape, model = architecture_of(spec.model), load_on_meta(spec.model)
         prefixes = ("model.layers.", "bert.encoder.", "roberta.encoder.")
         linear = {n: tuple(m.weight.shape) for n, m in model.named_modules() if isinstance(m, nn.Linear)}

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from lora_xs.reporting.published import agrees
-from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 from lora_xs.sweeps.experiment import Experiment
 from lora_xs.sweeps.grid import PlannedRun, cells, experiment_names, load_experiment, unique
 
@@ -127,9 +126,7 @@ def test_what_a_run_needs_comes_before_it(runs: Runs) -> None:
 def test_sampled_runs_are_what_train_py_makes_of_their_overrides(runs: Runs) -> None:
     for name in sorted(runs)[::3]:
         for run in runs[name][-1:]:
-            config = compose_config(run.overrides)
-            config.pop("force")
-            spec = RunSpec.from_config(config)
+            spec = compose_spec(run.overrides)
             assert (spec.signature, spec.provenance) == (run.spec.signature, run.spec.provenance), name
 
 
@@ -139,9 +136,7 @@ def test_the_demo_is_the_scripts(runs: Runs) -> None:
     demo = importlib.util.module_from_spec(found)
     found.loader.exec_module(demo)
     for run, arm in zip(runs["demo"], demo.ARMS, strict=True):
-        config = compose_config([*demo.COMMON, *arm])
-        config.pop("force")
-        assert RunSpec.from_config(config).folder == run.spec.folder
+        assert compose_spec([*demo.COMMON, *arm]).folder == run.spec.folder
 
 
 def test_open_fields_of_a_table_are_given_in_its_file(runs: Runs) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 from lora_xs.sweeps.composing import settled, spec_of
 from lora_xs.sweeps.grid import Experiment, cells, expand, load_experiment, unique
 
@@ -42,9 +42,7 @@ def written(tmp_path: Path) -> Write:
 
 
 def by_train_py(overrides: tuple[str, ...]) -> RunSpec:
-    config = compose_config(overrides)
-    config.pop("force")
-    return RunSpec.from_config(config)
+    return compose_spec(overrides)
 
 
 def test_an_arm_is_the_product_of_its_axes_and_seeds(written: Write) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 from lora_xs.sweeps.manifest import Line
 from lora_xs.sweeps.queued import job_of
 from lora_xs.sweeps.slurm import Submission
@@ -87,9 +87,7 @@ class Sweep:
         self.orphan = self.spec(data_root, f"start_from={self.broken.folder}")
 
     def spec(self, *overrides: str) -> RunSpec:
-        config = compose_config([*self.common, *overrides])
-        config.pop("force")
-        return RunSpec.from_config(config)
+        return compose_spec([*self.common, *overrides])
 
     def lines(self) -> list[Line]:
         alone = [Line(spec) for spec in (self.parent, self.broken, self.long, self.other)]

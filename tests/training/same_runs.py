@@ -10,13 +10,11 @@ from safetensors.torch import load_file
 
 from lora_xs.records import read_record
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import compose_config
+from lora_xs.spec.compose import compose_spec
 
 
 def spec_of(*overrides: str) -> RunSpec:
-    config = compose_config(overrides)
-    config.pop("force")
-    return RunSpec.from_config(config)
+    return compose_spec(overrides)
 
 
 def weights(spec: RunSpec) -> dict[str, torch.Tensor]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import killed_at
 from same_runs import assert_same_run, spec_of
 
 from lora_xs.command import main
 from lora_xs.errors import UserError
 from lora_xs.records import read_attempt, read_record
 from lora_xs.runner import run
-from lora_xs.training import milestones
 from lora_xs.training.batches import BatchOrder, WeightedOrder
 from lora_xs.training.shares import MicroBatches, ScoredRows
 
@@ -83,22 +83,6 @@ def test_every_row_is_scored_once(rows: int, held: int, ranks: int) -> None:
     assert [row for batch in ScoredRows(rows, held, 0, 1) for row in batch] == list(range(rows))
 
 
-class Killed(BaseException):
-    pass
-
-
-def killed_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    usual = milestones.Milestones.on_step_end
-
-    def on_step_end(callback, args, state, control, **rest):
-        control = usual(callback, args, state, control, **rest)
-        if state.global_step == step:
-            raise Killed
-        return control
-
-    patch.setattr(milestones.Milestones, "on_step_end", on_step_end)
-
-
 def test_the_command_starts_its_processes_and_goes_on_where_one_process_stood(
     decoder_overrides: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,8 +91,7 @@ def test_the_command_starts_its_processes_and_goes_on_where_one_process_stood(
     run(undisturbed)
     words = [*settings, f"results={tmp_path}/both", "trainer=ddp2", "trainer.checkpoint_seconds=0"]
     both = spec_of(*words)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 3)
+    with killed_at(3):
         run(spec_of(*words, "trainer.processes=1"))
     assert main(words) == 0
     assert capfd.readouterr().out.splitlines()[-1] == str(both.folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from interrupted import killed_at
 from same_runs import assert_same_run, spec_of
 from tiny_decoders import save_decoder
 
@@ -22,7 +23,6 @@ from lora_xs.records import read_record
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
 from lora_xs.spec.rules import check
-from lora_xs.training import milestones
 from lora_xs.training.preemption import StopRequest
 from lora_xs.training.trainer import RunTrainer
 
@@ -45,10 +45,6 @@ class Runs(NamedTuple):
     cut: Path
 
 
-class Killed(BaseException):
-    pass
-
-
 def run_all(still_overrides: list[str], decoder_overrides: list[str], place: Path) -> Runs:
     """All settings, alone and over one pair of processes."""
     tied = save_decoder(place / "tied", "gemma2", "gemma")
@@ -66,8 +62,7 @@ def run_all(still_overrides: list[str], decoder_overrides: list[str], place: Pat
     alone[HALF] = over_two(spec_of(*half, *COMMON, f"results={place}/one"), place / "one")
     sharded[HALF] = over_two(alone[HALF], place / "two", "fsdp")
     assert all(alone[name].signature == sharded[name].signature for name in alone)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 2)
+    with killed_at(2):
         run(changed(alone["one_process_first"].replace(results=str(place / "two")), checkpoint_seconds=0))
     cut = changed(sharded["full_ft"], checkpoint_seconds=0)
     plan: list[dict[str, Any]] = [{**cut.to_json(), "kill_at": 2, "keep": str(place / "cut")}]
@@ -98,17 +93,6 @@ def changed(spec: RunSpec, **trainer: Any) -> RunSpec:
 def over_two(spec: RunSpec, results: Path, sharding: str = "none") -> RunSpec:
     smaller = spec.replace(results=str(results), evaluation=dataclasses.replace(spec.evaluation, batch_size=8))
     return changed(smaller, processes=2, sharding=sharding, device_batch_size=2)
-
-
-def killed_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    usual = milestones.Milestones.on_step_end
-
-    def on_step_end(callback, args, state, control, **rest):
-        if state.global_step == step:
-            raise Killed
-        return usual(callback, args, state, control, **rest)
-
-    patch.setattr(milestones.Milestones, "on_step_end", on_step_end)
 
 
 def watched(patch: pytest.MonkeyPatch) -> list[float]:

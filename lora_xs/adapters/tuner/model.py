@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lora_xs.adapters.factors import FactorReport
 from lora_xs.adapters.store import FactorStore
+from lora_xs.adapters.trainable import PEFT_PREFIX
 from lora_xs.adapters.tuner.config import LoraXsConfig
 from lora_xs.adapters.tuner.layer import LoraXsLayer
 from lora_xs.adapters.tuner.linear import LoraXsLinear
@@ -52,7 +53,7 @@ class LoraXsModel(BaseTuner):
             for name in getattr(layer, holder)
         ]
         ignored = buffers + list(getattr(self.model, "_ddp_params_and_buffers_to_ignore", ()))
-        return [prefix + name for prefix in ("base_model.model.", "model.") for name in ignored]
+        return [prefix + name for prefix in (PEFT_PREFIX, "model.") for name in ignored]
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter and its reports."""
