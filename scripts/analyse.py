@@ -106,7 +106,7 @@ def _cost(options: argparse.Namespace) -> int:
 
     from lora_xs.analysis.record import write_analysis
     from lora_xs.environment import describe_environment
-    from lora_xs.reporting.cells import build_cells
+    from lora_xs.reporting.building import build_cells
     from lora_xs.reporting.cost_tables import print_costs
     from lora_xs.reporting.counted import cost_record
     from lora_xs.reporting.evidence import read_evidence

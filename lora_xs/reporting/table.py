@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lora_xs.reporting.cells import Behind, Cell, build_cells
+from lora_xs.reporting.building import build_cells
+from lora_xs.reporting.cells import Behind, Cell
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.layout import Laid, lay_out
 from lora_xs.reporting.noise import Status

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from lora_xs.records import Record
-from lora_xs.reporting.cells import Behind, Cell, Reading, build_cells
+from lora_xs.reporting.building import build_cells
+from lora_xs.reporting.cells import Behind, Cell, Reading
 from lora_xs.reporting.material import Material
 from lora_xs.sweeps.experiment import Experiment, Taken
 from lora_xs.sweeps.experiment_file import load_experiment

@@ -10,7 +10,8 @@ import pytest
 from lora_xs.analysis.record import AnalysisRecord, read_analysis, write_analysis
 from lora_xs.records import Record
 from lora_xs.reporting.analysed import Analysed, analyses_below
-from lora_xs.reporting.cells import Behind, Cell, build_cells
+from lora_xs.reporting.building import build_cells
+from lora_xs.reporting.cells import Behind, Cell
 from lora_xs.reporting.published import read_published
 from lora_xs.sweeps.experiment_file import load_experiment
 

@@ -10,8 +10,9 @@ from latex_check import check_latex
 from lora_xs.records import COLLAPSED, Record
 from lora_xs.reporting import render_latex, render_markdown
 from lora_xs.reporting.bootstrap import interval
+from lora_xs.reporting.building import build_cells
 from lora_xs.reporting.cell_text import signed, text_of
-from lora_xs.reporting.cells import Behind, Cell, Reading, build_cells
+from lora_xs.reporting.cells import Behind, Cell, Reading
 from lora_xs.reporting.layout import lay_out
 from lora_xs.reporting.noise import of_average
 from lora_xs.reporting.published import PublishedCell

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lora_xs.reporting.cells import Cell, average_by_seed
+from lora_xs.reporting.averages import average_by_seed
+from lora_xs.reporting.cells import Cell
 from lora_xs.reporting.figures.panels import score_label
 from lora_xs.reporting.figures.picture import Picture
 from lora_xs.reporting.figures.style import GREY, finish, look_of, new_figure, plain_log, styled
