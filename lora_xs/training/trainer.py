@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,93 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
+from transformers import EvalPrediction, PrinterCallback, Trainer
 
 from lora_xs.adapters.files import save_adapter
-from lora_xs.processes import TIMEOUT, counted, place, summed, told
+from lora_xs.processes import counted, place, summed, told
 from lora_xs.spec import RunSpec
-from lora_xs.spec.layout import micro_batch, most_rows
 from lora_xs.training import checkpoints
+from lora_xs.training.arguments import training_arguments
 from lora_xs.training.batches import BatchOrder
 from lora_xs.training.divergence import Diverged
 from lora_xs.training.ledger import Ledger, pending_to_list
 from lora_xs.training.optimizer import build_optimizer, build_schedule
 from lora_xs.training.sharding import layers_to_shard, unsharded
 from lora_xs.training.shares import IDLE, MicroBatches, ScoredRows, Spare, of_all
-
-
-def training_arguments(
-    spec: RunSpec, folder: Path, validates: bool = True, layers: Sequence[str] = (), unpadded: bool = False
-) -> TrainingArguments:
-    """What of the spec the Trainer itself must know; optimiser, schedule, logging and saving are ours.
-
-    validates: whether there are validation rows. layers: see `layers_to_shard`. unpadded: see `most_rows`.
-    """
-    trainer = spec.trainer
-    _, world = place()
-    most = most_rows(spec, torch.cuda.is_available(), unpadded)
-    share = -(-trainer.batch_size // world)  # of an optimiser batch, in the process that has most of it
-    rows = min(share, trainer.device_batch_size or micro_batch(share, most))
-    each = "no" if spec.evaluation.every == "end" or not validates else spec.evaluation.every
-    arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=rows,
-        per_device_eval_batch_size=min(spec.evaluation.batch_size, 2 * most)
-        if spec.task.kind == "instruction"
-        else spec.evaluation.batch_size,
-        gradient_accumulation_steps=-(-share // rows),
-        num_train_epochs=trainer.epochs,
-        max_steps=trainer.max_steps or -1,
-        max_grad_norm=trainer.max_grad_norm,
-        seed=spec.seed,
-        data_seed=spec.seed,
-        bf16=trainer.precision == "bf16",
-        fp16=trainer.precision == "fp16",
-        activation_checkpointing=trainer.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if trainer.gradient_checkpointing else None,
-        torch_compile=bool(trainer.compile),
-        torch_compile_mode="reduce-overhead" if trainer.compile == "cuda_graphs" else None,
-        eval_strategy=each,
-        eval_steps=spec.evaluation.steps,
-        save_strategy="epoch",
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        accelerator_config={"non_blocking": torch.cuda.is_available()},
-        ddp_broadcast_buffers=False,
-        ddp_find_unused_parameters=False,
-        ddp_timeout=int(TIMEOUT.total_seconds()),
-        fsdp=trainer.sharding == "fsdp",
-        fsdp_config={
-            "version": 2,
-            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "transformer_layer_cls_to_wrap": list(layers),
-            "reshard_after_forward": True,
-        }
-        if trainer.sharding == "fsdp"
-        else None,
-    )
-    if arguments.fsdp_plugin_args is not None:
-        # accelerate would round weights and summed gradients to bf16; one process rounds what it multiplies alone
-        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
-    # after the arguments, which turn TF32 on by themselves where a model is compiled
-    torch.set_float32_matmul_precision("high" if trainer.precision == "tf32" else "highest")
-    return one_device(arguments)
-
-
-def one_device(arguments: TrainingArguments) -> TrainingArguments:
-    """A process computes on one device: with a second GPU in sight the Trainer would split each batch over both by
-    DataParallel, under losses that count the rows of the whole."""
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
 
 
 class RunTrainer(Trainer):
@@ -162,9 +91,8 @@ class RunTrainer(Trainer):
         return DataLoader(rows, batch_sampler=batches, collate_fn=Spare(collate, rows), pin_memory=pin)
 
     def evaluation_loop(self, *arguments: Any, **named: Any) -> Any:
-        self.gather_function = lambda tensor: (
-            tensor
-        )  # each its own rows; they meet in `_of_all`, before they are scored
+        # each process keeps its own rows; they meet in `_of_all`, before they are scored
+        self.gather_function = lambda tensor: tensor
         return super().evaluation_loop(*arguments, **named)
 
     def _of_all(self, prediction: EvalPrediction) -> EvalPrediction:

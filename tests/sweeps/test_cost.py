@@ -34,8 +34,8 @@ from lora_xs.sweeps.lengths import RowLengths, known_questions, known_rows
 from lora_xs.sweeps.memory import layer_bytes, memory_of
 from lora_xs.sweeps.parameters import count_parameters
 from lora_xs.sweeps.workload import micro_rows, workload_of
+from lora_xs.training.arguments import training_arguments
 from lora_xs.training.batches import BatchOrder
-from lora_xs.training.trainer import training_arguments
 
 ROWS, LENGTH = 4, 16
 TINY = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 160, "vocab_size": 50}

@@ -12,7 +12,7 @@ from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec
 from lora_xs.spec.layout import padding_of
 from lora_xs.sweeps.memory import computed_bytes
-from lora_xs.training.trainer import training_arguments
+from lora_xs.training.arguments import training_arguments
 
 
 @pytest.fixture(autouse=True)

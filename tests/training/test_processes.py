@@ -172,7 +172,7 @@ def test_processes_that_cannot_be_one_run_are_refused(
 
 
 def test_one_process_uses_one_gpu_of_several(tiny_run, tmp_path: Path) -> None:
-    from lora_xs.training.trainer import one_device, training_arguments
+    from lora_xs.training.arguments import one_device, training_arguments
 
     arguments = training_arguments(tiny_run(), tmp_path)
     arguments._n_gpu = 2  # what the library sets where it sees two
