@@ -33,9 +33,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("eigentune") is not None:
         builders["eigentune"] = arms.eigentune
     models = {name: build(model) for name, build in builders.items()}
-    for batch in (arms.LONG, arms.SHORT):
+    for batch, rounds in ((arms.LONG, options.rounds), (arms.SHORT, 2 * options.rounds)):  # of half the seconds
         sides = {name: arms.arm(built, batch) for name, built in models.items()}
-        steps(sheet, sides, batch, options.rounds)
+        steps(sheet, sides, batch, rounds)
     kept(sheet, sides, batch)
     sheet.finish(options.json)
     return 0
