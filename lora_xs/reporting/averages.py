@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lora_xs.reporting.cells import AVERAGED, Cell, Reading
-from lora_xs.reporting.noise import of_average
+from lora_xs.reporting.noise import of_average, seed_errors
 from lora_xs.reporting.published import AVERAGE
 
 
 def with_averages(cells: list[Cell]) -> list[Cell]:
-    """Averages over tasks, of runs that each have one task, are the averages of the cells beside them."""
+    """Averages over tasks, of runs that each have one task, are the averages of the cells beside them.
+
+    What chance allows of an average follows from theirs, and from its own seeds where all of it is of the same runs.
+    """
     beside: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
     for cell in cells:
         if cell.place.get("task") != AVERAGE:
@@ -20,12 +23,19 @@ def with_averages(cells: list[Cell]) -> list[Cell]:
     done: list[Cell] = []
     for cell in cells:
         others = beside.get(row_of(cell.place), ()) if cell.place.get("task") == AVERAGE else ()
-        average = _average(cell, others) if _is_open_average(cell) else cell
+        is_open = _is_open_average(cell)
+        average = _average(cell, others) if is_open else cell
         chances = [other.allowed for other in others]
         known = [chance for chance in chances if chance is not None]
-        whole = bool(known) and len(known) == len(chances)
-        done.append(replace(average, of_columns=of_average(known)) if whole else average)
+        if known and len(known) == len(chances):
+            average = replace(average, of_columns=of_average(known, None if is_open else _seed_errors(cell)))
+        done.append(average)
     return done
+
+
+def _seed_errors(cell: Cell) -> tuple[float, float]:
+    printed = cell.published.std if cell.published is not None else None
+    return seed_errors(AVERAGE, cell.spread, cell.n, printed, cell.seeds_there, cell.statistic)
 
 
 def _is_open_average(cell: Cell) -> bool:

@@ -76,6 +76,11 @@ class Cell:
         return len(self.readings)
 
     @property
+    def seeds_there(self) -> int:
+        """Seeds behind the published number."""
+        return max(1, self.published_n or self.planned)
+
+    @property
     def is_complete(self) -> bool:
         """Whether every planned run has ended."""
         return self.n + len(self.diverged) >= self.planned
@@ -118,7 +123,7 @@ class Cell:
             return None
         return tolerance(
             self.place.get("task", ""), self.ours, self.spread, self.n, self.rows, self.published.value,
-            self.published.std, max(1, self.published_n or self.planned), self.statistic,
+            self.published.std, self.seeds_there, self.statistic,
         )  # fmt: skip
 
     @property

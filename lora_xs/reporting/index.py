@@ -6,13 +6,14 @@ A call for one experiment leaves the other tables' lines as they are.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from lora_xs.atomic import write_json, write_text
 from lora_xs.reporting.cell_text import LEGEND
+from lora_xs.reporting.ended import Ended, ended_of
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.noise import Status
 from lora_xs.reporting.render_markdown import escape
@@ -30,15 +31,13 @@ SYNTHETIC = "\n**SYNTHETIC: tables marked so were made by a test, they are no re
 
 def summary(table: Table, evidence: Evidence, formats: Sequence[str]) -> dict[str, Any]:
     """A table's entry: where it comes from, its runs, its cells by status."""
-    signatures = {run.signature for run in table.runs}
-    ended = Counter(evidence.records[s].status for s in signatures & evidence.records.keys())
     return {
         "title": table.experiment.title,
         "source": table.experiment.source,
         "formats": list(formats),
         "overrides": list(table.overrides),
         "synthetic": table.synthetic,
-        "runs": {"finished": ended["finished"], "diverged": ended["diverged"], "planned": len(signatures)},
+        "runs": asdict(ended_of((run.signature for run in table.runs), evidence.records)),
         "cells": table.counts,
     }
 
@@ -57,7 +56,10 @@ def _kept(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    known = {field.name for field in fields(Ended)}  # an entry of an earlier form is left out until it is made again
+    return {name: entry for name, entry in content.items() if entry["runs"].keys() == known}
 
 
 def _is_there(folder: Path, name: str, entries: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -72,9 +74,7 @@ def _page(entries: Mapping[str, Mapping[str, Any]]) -> str:
     for name, entry in entries.items():
         links = ", ".join(f"[{ending}]({name}.{ending})" for ending in entry["formats"])
         what = escape(entry["title"]) + (f" (`{' '.join(entry['overrides'])}`)" if entry["overrides"] else "")
-        ended = entry["runs"]
-        diverged = f", {ended['diverged']} diverged" if ended.get("diverged") else ""  # older entries have no such key
-        runs = f"{ended['finished']}/{ended['planned']}{diverged}" if ended["planned"] else "–"
+        runs = Ended(**entry["runs"]).words if entry["runs"]["planned"] else "–"
         mark = "SYNTHETIC " if entry["synthetic"] else ""
         counts = [str(entry["cells"].get(status, "")) for status in statuses]
         lines.append(_line([f"{mark}{escape(name)}: {links}", entry["source"], what, runs, *counts]))

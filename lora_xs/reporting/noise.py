@@ -23,7 +23,8 @@ ROWS = {  # of the published test sets, for cells of which no run says how many 
 }
 CORRELATIONS = ("matthews", "pearson", "spearman", "pearson_spearman", "cola", "stsb")
 REPEATS = {"cola": 0.98, "mrpc": 0.98, "sst2": 0.29, "qnli": 0.14}
-"""Points by which LoRA-XS's own repeats of one setting differ (Tables 12–25): the least spread to expect of a seed."""
+"""Points by which LoRA-XS's own repeats of one setting differ (Tables 12–25). Half of that is the least standard
+deviation to expect of a seed; where nobody knows any, half of the largest."""
 MEDIAN = math.sqrt(math.pi / 2)
 """A median of n normal values has this many times the standard error of their mean (asymptotically)."""
 
@@ -31,10 +32,11 @@ MEDIAN = math.sqrt(math.pi / 2)
 @dataclass(frozen=True)
 class Tolerance:
     """standard_error: of the difference, in points. Within one it is reproduced, within two it is noise. words: from
-    what it was made."""
+    what it was made. chance: the part of the test set."""
 
     standard_error: float
     words: str
+    chance: float = 0.0
 
 
 def test_error(points: float, rows: int, correlation: bool) -> float:
@@ -52,28 +54,46 @@ def tolerance(
     """What to allow between `ours`, the `statistic` of `n` seeds, and `published`, of `published_n`.
 
     None where the test set's size is not known.
-
-    A spread that is not known (one seed, none printed) is the other side's, or the paper's own repeats'.
     """
     rows = rows or ROWS.get(task)
     if rows is None:
         return None
+    here, there = seed_errors(task, spread, n, published_spread, published_n, statistic)
+    chance = test_error((ours + published) / 2, rows, task in CORRELATIONS)
+    words = f"test set of {rows:,} ±{chance:.2f}, seeds ±{here:.2f} here, ±{there:.2f} there"
+    return Tolerance(math.hypot(chance, here, there), words, chance)
+
+
+def seed_errors(
+    task: str, spread: float | None, n: int, published_spread: float | None, published_n: int, statistic: str
+) -> tuple[float, float]:
+    """Standard errors of `n` seeds here and `published_n` there, in points.
+
+    A spread that is not known (one seed, none printed) is the other side's; where neither is, the paper's own repeats'.
+    """
     wide = MEDIAN if statistic == "median" else 1.0
-    least = REPEATS.get(task, 0.0) / 2
+    nobody_knows = spread is None and published_spread is None
+    least = REPEATS.get(task, max(REPEATS.values()) if nobody_knows else 0.0) / 2
     own = spread if spread is not None else published_spread
     theirs = published_spread if published_spread is not None else spread
-    seeds_here = wide * max(own or 0.0, least) / math.sqrt(max(1, n))
-    seeds_there = wide * max(theirs or 0.0, least) / math.sqrt(max(1, published_n))
-    chance = test_error((ours + published) / 2, rows, task in CORRELATIONS)
-    error = math.sqrt(chance**2 + seeds_here**2 + seeds_there**2)
-    words = f"test set of {rows:,} ±{chance:.2f}, seeds ±{seeds_here:.2f} here, ±{seeds_there:.2f} there"
-    return Tolerance(error, words)
+    return (
+        wide * max(own or 0.0, least) / math.sqrt(max(1, n)),
+        wide * max(theirs or 0.0, least) / math.sqrt(max(1, published_n)),
+    )
 
 
-def of_average(columns: Sequence[Tolerance]) -> Tolerance:
-    """What to allow of an average of columns, each with its own chance."""
-    error = math.sqrt(sum(column.standard_error**2 for column in columns)) / len(columns)
-    return Tolerance(error, f"from those of its {len(columns)} columns")
+def of_average(columns: Sequence[Tolerance], seeds: tuple[float, float] | None = None) -> Tolerance:
+    """What to allow of an average of columns.
+
+    seeds: where every column is of the same runs, the average's own errors of seeds, here and there: what a seed does
+    to the columns is common to them. Without it each column has runs of its own.
+    """
+    if seeds is None:
+        error = math.sqrt(sum(column.standard_error**2 for column in columns)) / len(columns)
+        return Tolerance(error, f"from those of its {len(columns)} columns")
+    chance = math.sqrt(sum(column.chance**2 for column in columns)) / len(columns)
+    words = f"{len(columns)} test sets ±{chance:.2f}, seeds ±{seeds[0]:.2f} here, ±{seeds[1]:.2f} there"
+    return Tolerance(math.hypot(chance, *seeds), words, chance)
 
 
 def verdict(difference: float, allowed: Tolerance) -> Status:

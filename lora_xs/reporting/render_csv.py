@@ -14,20 +14,12 @@ from lora_xs.reporting.table import Table
 COLUMNS = (
     *("ours", "n", "planned", "spread", "interval_low", "interval_high", "published", "published_std"),
     *("difference", "tolerance", "tolerance_words", "status", "statistic", "of", "metric", "rows", "parameters"),
-    *(
-        "published_parameters",
-        "source",
-        "misprint",
-        "reason",
-        "diverged",
-        "constant",
-        "overrides",
-        "synthetic",
-        "signatures",
-    ),
+    *("published_parameters", "source", "misprint", "reason", "diverged", "constant", "collapsed", "unanswered"),
+    *("overrides", "synthetic", "signatures"),
 )
 """After the coordinates. Scores are points, `tolerance` is one standard error of the difference, lists are spaced.
-`constant`: signatures of runs that gave every row the same answer."""
+`constant`: signatures of runs that gave every row the same answer, `collapsed`: of those that did so in the end alone;
+`unanswered`: completions without an answer."""
 
 
 def to_csv(table: Table) -> str:
@@ -68,6 +60,8 @@ def _values(table: Table, cell: Cell) -> Mapping[str, Any]:
         "reason": cell.reason or "",
         "diverged": " ".join(cell.diverged),
         "constant": " ".join(cell.constant),
+        "collapsed": " ".join(cell.collapsed),
+        "unanswered": cell.unanswered or "",
         "overrides": " ".join(table.overrides),
         "synthetic": "true" if table.synthetic else "",
         "signatures": " ".join(cell.signatures),

@@ -215,6 +215,19 @@ def test_alphas_are_compared_only_where_all_else_is_equal_and_a_run_is_the_exper
     assert other_alphas(replace(world, runs=()), True) == []
 
 
+def test_three_alphas_lie_as_far_apart_as_the_highest_from_the_lowest_score() -> None:
+    scores = {8.0: 70.0, 16.0: 70.9, 32.0: 71.8}
+    records = {
+        str(alpha): record(
+            str(alpha), 0, {"name": "lora_sb", "alpha": alpha}, "accuracy", {"best": {"accuracy": points}}
+        )
+        for alpha, points in scores.items()
+    }
+    world = Material("mini_glue", "", "", (), (Behind("16.0", 0, {}),), records)
+    (pair,) = other_alphas(world, True)
+    assert isinstance(pair, Pair) and pair.difference == pytest.approx(-1.8) and len(pair.runs) == 3
+
+
 def test_first_epochs_of_a_grid_are_read_where_the_best_epoch_is_best() -> None:
     cells, records = [], {}
     for init, lr, best, early in (

@@ -11,7 +11,7 @@ from synthetic import Numbers, record_of
 from test_claims import BY_NAME, SB, XS, cell
 from test_claims_parts import of_ranks, on
 
-from lora_xs.records import Record
+from lora_xs.records import COLLAPSED, Record, Status
 from lora_xs.reporting.cells import Behind, Cell
 from lora_xs.reporting.claims.checklist import CLAIMS, speed
 from lora_xs.reporting.claims.finding import findings, pooled
@@ -20,6 +20,7 @@ from lora_xs.reporting.claims.matching import matched
 from lora_xs.reporting.claims.pair import Lost, Pair
 from lora_xs.reporting.claims.show import open_words, where_words
 from lora_xs.reporting.claims.written import claims_page
+from lora_xs.reporting.ended import Ended, ended_of
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.index import summary
 from lora_xs.reporting.material import Material
@@ -73,8 +74,21 @@ def test_runs_compared_one_by_one_are_lost_too() -> None:
     world.records["lora-0"].status = "diverged"  # of another method
     (found, *_) = findings(BY_NAME["sb_starts_lower"], lambda name, overrides=(): world, only=["mini_math"])
     assert (found.ours[0].n, found.ours[0].lost_runs, found.verdict) == (4, {"LoRA-SB": 1}, "undecided")
-    assert (found.setting.finished, found.setting.diverged, found.setting.planned) == (13, 2, 15)
+    assert found.setting.ended == Ended(planned=15, scored=13, diverged=2)
     assert "(13 of 15 runs, 2 diverged)" in where_words(found)
+
+
+def test_a_collapsed_run_is_counted_among_those_with_scores() -> None:
+    ends: list[dict[str, Any]] = [{}, {"what": COLLAPSED}, {"what": "loss"}]
+    statuses: list[Status] = ["finished", "diverged", "diverged"]
+    records = {
+        str(place): Record(status, {"signature": str(place), "error": error})
+        for place, (status, error) in enumerate(zip(statuses, ends, strict=True))
+    }
+    ended = ended_of(["0", "1", "2", "3", "3"], records)
+    assert ended == Ended(planned=4, scored=2, collapsed=1, diverged=1) and not ended.is_complete
+    assert ended.words == "2 of 4 runs, 1 of them collapsed, 1 diverged"
+    assert ended_of(records, records).is_complete
 
 
 def test_an_alpha_that_diverged_is_lost() -> None:
@@ -135,4 +149,4 @@ def ended() -> Evidence:
 
 def test_a_diverged_run_is_not_counted_as_finished(ended: Evidence) -> None:
     table = make_table(load_experiment("mini_math"), ended)
-    assert summary(table, ended, ["md"])["runs"] == {"finished": 2, "diverged": 1, "planned": 9}
+    assert summary(table, ended, ["md"])["runs"] == {"planned": 9, "scored": 2, "collapsed": 0, "diverged": 1}

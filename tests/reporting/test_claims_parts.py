@@ -10,7 +10,9 @@ from test_claims import BY_NAME
 
 from lora_xs.reporting.cells import Cell, Reading
 from lora_xs.reporting.claims.finding import Finding, findings
-from lora_xs.reporting.claims.show import pairs_words, task_words, where_words
+from lora_xs.reporting.claims.pair import Pair
+from lora_xs.reporting.claims.paired import Judged
+from lora_xs.reporting.claims.show import open_words, pairs_words, task_words, where_words
 from lora_xs.reporting.material import Material
 
 Score = Callable[[Mapping[str, str], int], float]
@@ -74,6 +76,18 @@ def test_each_task_says_its_mean_difference() -> None:
     assert "CoLA, RTE (0 of 0 runs)" in where_words(found)
     assert "chosen on STS-B" in where_words(found)
     assert "chosen" not in where_words(on("sb_beats_xs", "mini_math", cells))
+
+
+def test_a_verdict_that_rests_on_one_task_says_so() -> None:
+    small = [Pair(f"RTE {seed}", seed, value, task="RTE") for seed, value in enumerate((0.4, -0.3, 0.2))]
+    large = [Pair(f"STS-B {seed}", seed, value, task="STS-B") for seed, value in enumerate((9.0, 9.4, 8.8))]
+    same = [Pair(f"MRPC {seed}", seed, value, task="MRPC") for seed, value in enumerate((9.1, 9.2, 9.0))]
+    undecided = Judged("", tuple(small + large))
+    assert undecided.so_far == "undecided" and undecided.without_task == {}
+    rests = Judged("", tuple(large + large + small))
+    assert rests.so_far == "supported" and rests.without_task == {"STS-B": "undecided"}
+    assert open_words(rests) == ["rests on STS-B: without it undecided"]
+    assert Judged("", tuple(large + same)).without_task == {} == Judged("", tuple(large)).without_task
 
 
 @pytest.mark.parametrize("way", [1, -1])

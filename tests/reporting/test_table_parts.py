@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from lora_xs.reporting.building import build_cells
 from lora_xs.reporting.cell_text import signed, text_of
 from lora_xs.reporting.cells import Behind, Cell, Reading
 from lora_xs.reporting.layout import lay_out
-from lora_xs.reporting.noise import of_average
+from lora_xs.reporting.noise import Tolerance, of_average, seed_errors
 from lora_xs.reporting.published import PublishedCell
 from lora_xs.reporting.readings import reading
 from lora_xs.reporting.table import own_notes
@@ -77,6 +78,20 @@ def test_an_averages_tolerance_comes_from_its_columns() -> None:
     parts = [cell.allowed for cell in row if cell is not average and cell.allowed is not None]
     assert average.allowed == of_average(parts) and len(parts) == 6
     assert average.ours == pytest.approx(90.0) and average.status == "off"  # 88.17 is printed
+
+
+def test_what_a_seed_does_to_tests_of_one_run_is_common_to_them() -> None:
+    columns = [Tolerance(1.0, "", chance=0.6)] * 4
+    apart, shared = of_average(columns), of_average(columns, seeds=(0.8, 0.0))
+    assert apart.standard_error == pytest.approx(0.5)
+    assert shared.standard_error == pytest.approx(math.hypot(0.3, 0.8))
+
+
+def test_a_spread_that_nobody_knows_is_not_taken_for_none() -> None:
+    known = seed_errors("gsm8k", 0.3, 4, None, 1, "mean")
+    assert known == (pytest.approx(0.15), pytest.approx(0.3))
+    assert seed_errors("gsm8k", None, 1, None, 1, "mean") == (0.49, 0.49)
+    assert seed_errors("sst2", None, 1, None, 1, "mean") == (0.145, 0.145)
 
 
 def test_seconds_are_shown_and_not_judged() -> None:

@@ -93,7 +93,7 @@ def test_only_a_named_table_is_written_and_the_index_keeps_the_others(runs: Path
     )
     assert not (to / "sb_table06_inference_cost.csv").exists()
     index = json.loads((to / "index.json").read_text())
-    assert index[NAME]["runs"] == {"finished": 18, "diverged": 0, "planned": 18}
+    assert index[NAME]["runs"] == {"planned": 18, "scored": 18, "collapsed": 0, "diverged": 0}
     assert index["sb_table06_inference_cost"]["formats"] == ["md"]
     page = (to / "README.md").read_text()
     assert f"({NAME}.csv)" in page and "(sb_table06_inference_cost.md)" in page

@@ -19,9 +19,9 @@ _RATIO = re.compile(r"(-?(?:0|[1-9]\d*))/(-?(?:0|[1-9]\d*))", re.ASCII)
 
 
 def normalise(text: str, published: bool = False) -> str:
-    r"""`text` after every step. With `published`, units are cut as the papers' code cuts them (`cut_units`)."""
+    r"""`text` after every step. With `published`, units and left sides are cut as the papers' code cuts them."""
     for _, step in STEPS:
-        text = cut_units(text) if published and step is drop_unit else step(text)
+        text = (PUBLISHED.get(step, step) if published else step)(text)
     return text
 
 
@@ -42,8 +42,13 @@ def lead_with_zero(text: str) -> str:
     return "0" + text if text.startswith(".") else text
 
 
+def value_of_a_name(text: str) -> str:
+    """Of one equation the right side, where the left is a name of at most two letters: `x = 5`, but not `x ≤ 5`."""
+    return right_side(text) if text.partition("=")[0].strip().isalpha() else text
+
+
 def right_side(text: str) -> str:
-    """Of one equation the right side, where the left has at most two characters (`x = 5`)."""
+    """Of one equation the right side, where the left has at most two characters, whichever they are: `x<=5` is 5."""
     left, equals, right = text.partition("=")
     return right if equals and len(left) <= 2 and "=" not in right else text
 
@@ -115,13 +120,17 @@ STEPS: tuple[Step, ...] = (
     ("drop a unit", drop_unit),
     ("drop percent", _without("\\%")),
     ("lead with a zero", lead_with_zero),
-    ("right side of x =", right_side),
+    ("right side of x =", value_of_a_name),
     ("brace roots", brace_roots),
     ("brace fractions", brace_fractions),
     ("drop spaces", _without(" ")),
     ("0.5 is a half", half),
     ("a/b is a fraction", ratio),
 )
+
+
+PUBLISHED: dict[Callable[[str], str], Callable[[str], str]] = {drop_unit: cut_units, value_of_a_name: right_side}
+"""Steps that the papers' code does otherwise."""
 
 
 def published_raises(text: str) -> bool:

@@ -10,6 +10,7 @@ from lora_xs.reporting.cells import Behind, Cell
 from lora_xs.reporting.claims.claim import Claim, Part
 from lora_xs.reporting.claims.pair import Found, Lost, Pair
 from lora_xs.reporting.claims.paired import Judged, Verdict, together
+from lora_xs.reporting.ended import Ended, ended_of
 from lora_xs.reporting.labels import label
 from lora_xs.reporting.material import Material
 
@@ -19,29 +20,17 @@ Gather = Callable[[str, tuple[str, ...]], Material]
 @dataclass(frozen=True)
 class Setting:
     """experiments: that are pooled. is_papers: whether they are the papers' own, without overrides. models: of the runs
-    behind it; tasks: that pairs of runs are of; finished, diverged, planned: runs. note: what a reader of a verdict
-    must know of the experiment. words: all that in a line."""
+    behind it; tasks: that pairs of runs are of; ended: how much of it was run. note: what a reader of a verdict must
+    know of the experiment. words: all that in a line."""
 
     experiments: tuple[str, ...]
     overrides: tuple[str, ...]
     is_papers: bool
     models: tuple[str, ...]
     tasks: tuple[str, ...]
-    finished: int
-    diverged: int
-    planned: int
+    ended: Ended
     synthetic: bool
     note: str = ""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every planned run has ended."""
-        return self.finished + self.diverged >= self.planned
-
-    @property
-    def runs_words(self) -> str:
-        """`150 of 156 runs, 2 diverged`."""
-        return f"{self.finished} of {self.planned} runs" + (f", {self.diverged} diverged" if self.diverged else "")
 
     @property
     def words(self) -> str:
@@ -50,7 +39,7 @@ class Setting:
         models = ", ".join(self.models) or "no run yet"
         overrides = f", {' '.join(self.overrides)}" if self.overrides else ""
         mark = "SYNTHETIC, " if self.synthetic else ""
-        return f"{mark}{' + '.join(self.experiments)}{overrides}: {models}, {self.runs_words}; {whose}"
+        return f"{mark}{' + '.join(self.experiments)}{overrides}: {models}, {self.ended.words}; {whose}"
 
 
 @dataclass(frozen=True)
@@ -102,6 +91,7 @@ def part_json(part: Judged) -> dict[str, Any]:
         **{"effect": part.effect, "median": part.median, "unit": part.unit, "by_task": part.by_task},
         **{"interval": part.interval, "p": part.p, "seeds": part.seeds, "n": part.n, "holding": part.holding},
         **{"margin": part.margin, "counted": part.counted, "lost": [asdict(one) for one in part.lost]},
+        "without_task": part.without_task,
         "pairs": [asdict(pair) for pair in part.pairs],
         "differences": [asdict(pair) for pair in part.differences],
     }
@@ -171,9 +161,8 @@ def _with(cell: Cell, other: Cell | None) -> Cell:
 def _finding(claim: Claim, materials: Sequence[Material], overrides: tuple[str, ...], papers: bool) -> Finding:
     runs = {run.signature for one in materials for run in one.trained}
     records = {s: one.records[s] for one in materials for s in runs & one.records.keys()}
-    diverged = sum(record.status == "diverged" for record in records.values())
-    complete = len(records) >= len(runs)
-    judged = [both for part in claim.parts for both in _judged(part, materials, complete)]
+    ended = ended_of(runs, records)
+    judged = [both for part in claim.parts for both in _judged(part, materials, ended.is_complete)]
     ours, published = tuple(mine for mine, _ in judged), tuple(theirs for _, theirs in judged)
     models = dict.fromkeys(_model(record.run["spec"]) for record in records.values())
     setting = Setting(
@@ -182,9 +171,7 @@ def _finding(claim: Claim, materials: Sequence[Material], overrides: tuple[str, 
         is_papers=papers and not overrides,
         models=tuple(sorted(filter(None, models))),
         tasks=tuple(sorted(_tasks([pair for part in ours for pair in part.differences], materials))),
-        finished=len(records) - diverged,
-        diverged=diverged,
-        planned=len(runs),
+        ended=ended,
         synthetic=any(one.synthetic for one in materials),
         note="; ".join(NOTES[one.name] for one in materials if one.name in NOTES),
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 
 from lora_xs.evaluation.direction import LOWER_IS_BETTER
 from lora_xs.records import Record
@@ -160,7 +159,8 @@ def _early_scores(material: Material, chosen: Mapping[str, str], aside: set[str]
 
 
 def other_alphas(material: Material, ours: bool) -> Found:
-    """Of LoRA-SB runs that differ in alpha alone: minus how far their scores lie apart; those of them that diverged.
+    """Of LoRA-SB runs that differ in alpha alone: minus how far the highest score lies above the lowest; those of them
+    that diverged.
 
     One of them is a run of the experiment; the others may have been started in any way and lie in any results folder.
     """
@@ -176,7 +176,7 @@ def other_alphas(material: Material, ours: bool) -> Found:
     for records in groups.values():
         if len(records) > 1 and any(record.signature in planned for record in records):
             scored = sorted((record for record in records if record.scored), key=_alpha)
-            found += [_apart(one, two) for one, two in pairwise(scored)]
+            found += [_apart(scored)] if len(scored) > 1 else []
             diverged = [record for record in records if not record.scored]
             found += [Lost(record.signature, f"LoRA-SB, alpha {_alpha(record):g}") for record in diverged]
     return found
@@ -202,9 +202,11 @@ def _points(record: Record) -> float | None:
     return None if value is None or metric in LOWER_IS_BETTER else float(value)
 
 
-def _apart(one: Record, two: Record) -> Pair:
-    spec = one.run["spec"]
-    difference = abs((_points(one) or 0.0) - (_points(two) or 0.0))
-    place = f"{spec['task']['name']}, rank {spec.get('rank')}, alpha {_alpha(one):g} and {_alpha(two):g}"
+def _apart(records: Sequence[Record]) -> Pair:
+    spec = records[0].run["spec"]
+    scores = [_points(record) or 0.0 for record in records]
+    alphas = " and ".join(f"{_alpha(record):g}" for record in records)
+    place = f"{spec['task']['name']}, rank {spec.get('rank')}, alpha {alphas}"
     task = label("task", spec["task"]["name"])
-    return Pair(place, spec["seed"], -difference, POINTS, (one.signature, two.signature), task)
+    signatures = tuple(record.signature for record in records)
+    return Pair(place, spec["seed"], min(scores) - max(scores), POINTS, signatures, task)

@@ -5,7 +5,8 @@ margin is added first. Differences that share a run are one pair, their mean. Wi
 undecided. It is supported where the mean of the pairs is positive, more than half of them are, Student's 95 % interval
 does not cover 0 and, of six pairs or more, p of the sign flips is at most 0.05; contradicted where all that is so the
 other way. Below six pairs no sign flips can reach 0.05, and the interval decides alone. While runs are missing, or
-where one has no finite score, it is undecided whatever the pairs say. No correction for many claims.
+where one has no finite score, it is undecided whatever the pairs say. Pairs of one task are no sample of all tasks: a
+verdict that falls when a task is left out says so. No correction for many claims.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Literal
@@ -82,6 +83,15 @@ class Judged:
             if pair.task:
                 found.setdefault(pair.task, []).append(pair.difference)
         return {task: statistics.fmean(values) for task, values in found.items()}
+
+    @property
+    def without_task(self) -> dict[str, Verdict]:
+        """Tasks on which `so_far` rests: what it would be without each; of two tasks or more, where it is decided."""
+        if self.so_far == "undecided" or self.counted or len(self.by_task) < 2:
+            return {}
+        rest = {task: tuple(one for one in self.differences if one.task != task) for task in self.by_task}
+        left = {task: replace(self, differences=others).so_far for task, others in rest.items()}
+        return {task: verdict for task, verdict in left.items() if verdict != self.so_far}
 
     @property
     def holding(self) -> int:

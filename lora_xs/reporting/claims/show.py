@@ -15,9 +15,10 @@ RULE = (
     "effect is the mean difference of the pairs, beside it their median. Decided: 3 pairs or more, more than half of "
     "them the effect's way, Student's 95 % interval clear of 0 and, of 6 pairs or more, p of exact sign flips "
     "(two-sided) at most 0.05. Fewer than 6 pairs cannot reach that p: there the interval decides alone. Undecided: "
-    "all else, and whatever lacks runs, not run yet or diverged; `so far` is what its pairs say. `k of n`: pairs that "
-    "speak for it. A claim of several parts needs all of them; one that fails contradicts it. No correction for many "
-    "claims."
+    "all else, and whatever lacks runs, not run yet or diverged; `so far` is what its pairs say. A run that collapsed "
+    "to one answer counts with its scores. `rests on`: without that task's pairs the verdict is the one beside it. "
+    "`k of n`: pairs that speak for it. A claim of several parts needs all of them; one that fails contradicts it. No "
+    "correction for many claims."
 )
 
 
@@ -47,7 +48,7 @@ def where_words(one: Finding) -> str:
     tasks = f", {', '.join(setting.tasks)}" if setting.tasks else ""
     mark = "SYNTHETIC " if setting.synthetic else ""
     note = f"; {setting.note}" if setting.note else ""
-    return f"{mark}{name}{overrides}{models}{tasks} ({setting.runs_words}){note}"
+    return f"{mark}{name}{overrides}{models}{tasks} ({setting.ended.words}){note}"
 
 
 def p_words(part: Judged) -> str:
@@ -79,9 +80,11 @@ def pairs_words(part: Judged) -> str:
 
 
 def open_words(part: Judged) -> list[str]:
-    """Why no verdict is given yet: what the pairs say while runs are missing, and whose runs diverged."""
+    """What keeps a verdict open or weak: what the pairs say while runs are missing, whose runs diverged, and tasks
+    without which it would be another."""
     so_far = [] if part.complete and not part.lost else [f"so far: {part.so_far}" if part.n else "no pairs yet"]
-    return so_far + [f"lost: {count} of {side} diverged" for side, count in part.lost_runs.items()]
+    lost = [f"lost: {count} of {side} diverged" for side, count in part.lost_runs.items()]
+    return so_far + lost + [f"rests on {task}: without it {verdict}" for task, verdict in part.without_task.items()]
 
 
 def published_words(part: Judged | None) -> str:

@@ -77,7 +77,7 @@ def claims_page(found: Sequence[Finding]) -> str:
 
 
 def _heading(one: Finding) -> str:
-    return HEADINGS[one.verdict] if one.setting.is_complete else INCOMPLETE
+    return HEADINGS[one.verdict] if one.setting.ended.is_complete else INCOMPLETE
 
 
 def _table(found: Iterable[Finding], printed: Mapping[str, Verdict | None]) -> Iterable[str]:

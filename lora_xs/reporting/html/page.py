@@ -11,6 +11,7 @@ from lora_xs.reporting.analysed import COUNTED
 from lora_xs.reporting.cell_text import LEGEND
 from lora_xs.reporting.cells import SETTING
 from lora_xs.reporting.claims.finding import Finding
+from lora_xs.reporting.ended import Ended, ended_of
 from lora_xs.reporting.evidence import Evidence
 from lora_xs.reporting.html.anchors import Anchors
 from lora_xs.reporting.html.costs import Costs, costs_of
@@ -81,15 +82,13 @@ class Group:
 class Summary:
     """Counts of the whole page.
 
-    found, planned: distinct runs; diverged: of those found; beside: records that no experiment here plans. cells: by
+    ended: of distinct runs; beside: records that no experiment here plans. cells: by
     status; counted, settings: of these, such that no run is behind. newest: when the last run started. protocols,
     commits, machines, models: what the records name, the most frequent first, with how many do. hours: taken by the
     records. unreadable: files that are no whole record.
     """
 
-    found: int
-    planned: int
-    diverged: int
+    ended: Ended
     beside: int
     records: int
     cells: Mapping[Status, int]
@@ -179,12 +178,9 @@ def _section(table: Table, evidence: Evidence, drawn: Sequence[Drawn], anchors: 
 def _summary(tables: Sequence[Table], evidence: Evidence, cells: Mapping[Status, int]) -> Summary:
     planned = {run.signature for table in tables for run in table.runs}
     records = list(evidence.records.values())
-    there = [record for record in records if record.signature in planned]
     return Summary(
-        found=len(there),
-        planned=len(planned),
-        diverged=sum(record.status == "diverged" for record in there),
-        beside=len(records) - len(there),
+        ended=ended_of(planned, evidence.records),
+        beside=sum(record.signature not in planned for record in records),
         records=len(records),
         cells=cells,
         counted=sum(cell.signatures == (COUNTED,) for table in tables for cell in table.cells),

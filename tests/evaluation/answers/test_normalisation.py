@@ -29,7 +29,7 @@ EXAMPLES = {  # a step's name: (before, after it)
 UNCHANGED = {
     "drop a unit": ["5\\text{cm}", "5\\text{ and }7", "\\text{east}"],
     "lead with a zero": ["1.5", "(.5)"],
-    "right side of x =": ["xyz=5", "a=b=5", "5"],
+    "right side of x =": ["xyz=5", "a=b=5", "5", "x<=5", ">=5", "x!=5", "x:=5", "-x=5"],
     "brace roots": ["\\sqrt", "\\sqrt[3]{2}", "\\sqrt{3}"],
     "brace fractions": ["\\frac", "\\frac1", "\\frac{1}", "\\frac{1", "\\frac{}}{", "\\frac{1}{2}"],
     "0.5 is a half": ["10.5", "0.50"],
@@ -58,6 +58,7 @@ def test_published_units_are_cut_wherever_they_stand() -> None:
     assert cut_units("5\\text{ and }7") == "5"
     assert cut_units("5\\text{ m}\\text{ s}") == "5\\text{ m}"
     assert normalise("5\\text{ and }7") != normalise("5\\text{ and }7", published=True) == "5"
+    assert normalise("x<=5") == "x<=5" and normalise("x<=5", published=True) == "5"
 
 
 RAISES = ["x/2", "1.5/2", "/", "1/", "\\frac{x}{2}/3", "\\sqrt", "2\\sqrt", "\\sqrt\\sqrt3", "\\frac", "1+\\frac ",

@@ -32,6 +32,9 @@ NUMBERS = {
     "5 (five)": 5,
     "5\\text{ cm}": 5,
     "5kg": 5,
+    "5 dozen eggs": 5,
+    "3 times!": 3,
+    "4 red or green apples": 4,
     "n = 5": 5,
     "2.5e3": 2500,
     "6/4": Fraction(3, 2),
@@ -41,7 +44,9 @@ NUMBERS = {
     "0.1": Fraction(1, 10),
 }
 NOT_NUMBERS = ["", "five", "5 6", "5 + 6", "5-6", "1,23", "12,345,6", "1.2.3", "5/0", "5 m2", "1e9999", "nan", "inf",
-               "about 5", "length = 5", "0x10", "1_000", "٥", "5" * 121]  # fmt: skip
+               "about 5", "length = 5", "0x10", "1_000", "٥", "5" * 121, "5 thousand", "5 million", "5 squared",
+               "5 minus two", "5 plus six", "4 or five", "2 times three", "3 and a half",
+               "3 and three quarters", "5!"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NUMBERS)
