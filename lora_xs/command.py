@@ -90,6 +90,9 @@ def _run(spec: RunSpec, force: bool, overrides: Sequence[str]) -> int:
     from lora_xs.records import read_record
 
     folder = spec.folder
+    there = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"results={spec.results}: in {there} no folder can be made; name another")
     record = None if force or asked() > 1 else read_record(folder)  # of several processes, the first decides for all
     already = record is not None
     if record is None:

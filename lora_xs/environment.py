@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -109,8 +110,12 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
+@functools.cache
 def _commit() -> dict[str, Any]:
-    """The commit of the checkout this code runs from, and whether tracked files differ from it."""
+    """The commit of the checkout this code runs from, and whether tracked files differ from it, or code is new.
+
+    Asked once a process, whose code does not change with the checkout.
+    """
 
     def git(*words: str) -> str | None:
         try:
@@ -120,7 +125,7 @@ def _commit() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    changes = git("status", "--porcelain", "--untracked-files=no")
+    changes = git("status", "--porcelain", "--untracked-files=no") or git("status", "--porcelain", "lora_xs", "configs")
     return {"commit": commit, "dirty": bool(changes) if commit else None}
 
 

@@ -25,7 +25,7 @@ from lora_xs import raised
 from lora_xs.environment import usable_cores
 from lora_xs.records import Record, read_record
 from lora_xs.spec import RunSpec
-from lora_xs.training.preemption import ASKED, Preempted
+from lora_xs.training.preemption import ASKED, Preempted, tell_outer
 
 NOTICE, GRACE = 60.0, 15.0
 """Seconds for the first process to write down that another died, and for any to end once it is asked to."""
@@ -67,14 +67,15 @@ def _environment(spec: RunSpec) -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    threads = max(1, (spec.launcher.threads or usable_cores()) // count)
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(allowed) if allowed.isdecimal() else spec.launcher.threads or usable_cores()
     return {
         **os.environ,
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        "OMP_NUM_THREADS": str(max(1, threads // count)),
         "PYTHONPATH": os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
 
@@ -154,6 +155,7 @@ def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+        tell_outer(former[signal.SIGTERM], asked[-1] if asked else None)
 
 
 def _stdin(rank: subprocess.Popen[bytes]) -> Any:

@@ -115,7 +115,9 @@ def _cost(options: argparse.Namespace) -> int:
     from lora_xs.sweeps.experiment_file import load_experiment
     from lora_xs.sweeps.show import console_of_output
 
-    records = read_evidence([options.results] if options.results.is_dir() else []).records
+    if not options.results.is_dir():
+        raise UserError(f"--results {options.results}: no such folder; name one that holds records")
+    records = read_evidence([options.results]).records
     record = cost_record(start_times(records.values()))
     record.command, record.started = "python scripts/analyse.py cost", datetime.now(UTC).isoformat(timespec="seconds")
     record.environment = describe_environment()

@@ -85,9 +85,11 @@ def _device(name: str | None, settings: LauncherSpec) -> Device:
 def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, workers: int, command: str) -> int:
     runs = [entry.run for entry in choice.runs]
     diverged = [entry.run.spec for entry in choice.runs if entry.state == "diverged"]
+    left = len(choice.blocked) + sum(entry.state == "failed" and entry not in choice.runs for entry in plan.entries)
+    words = f"; {left} failed before (`--retry failed`) or wait for a run that is not chosen" if left else ""
     if not runs:
-        print("nothing to run", file=sys.stderr)
-        return FINISHED
+        print(f"nothing to run{words}", file=sys.stderr)
+        return FAILED if left else FINISHED
     if settings.name == "slurm":
         from lora_xs.sweeps.slurm import submit
 
@@ -102,7 +104,9 @@ def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, workers: int, co
     outcome = launch_local(runs, workers=workers, threads=settings.threads, command=command)
     for line in outcome.lines():
         print(line, file=sys.stderr)
-    return FINISHED if outcome.complete else FAILED
+    if words:
+        print(words.removeprefix("; "), file=sys.stderr)
+    return FINISHED if outcome.complete and not left else FAILED
 
 
 if __name__ == "__main__":

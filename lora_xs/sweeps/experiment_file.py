@@ -53,7 +53,7 @@ def load_experiment(name: str) -> Experiment:
         raise UserError(f"experiment={name} is unknown; {hint}")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file.name} is no YAML: {' '.join(str(error).split())}") from error
     return _experiment(file.stem, _Place(file.name, content))
 

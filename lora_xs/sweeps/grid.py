@@ -58,6 +58,7 @@ def _own(
     experiment: Experiment, number: int, arm: Arm, overrides: Sequence[str], seeds: Sequence[int] | None = None
 ) -> Iterator[PlannedRun]:
     """The runs of one arm; of `seeds` alone where given."""
+    _leave_axes_alone(experiment, arm, overrides)
     planned = arm.seeds or (experiment.aggregate.seeds if experiment.aggregate else ())
     for values in itertools.product(*arm.over.values()):
         point = dict(zip(arm.over, values, strict=True))
@@ -72,6 +73,21 @@ def _own(
                 needs, start = (earlier.spec.signature,), [f"start_from={_for_hydra(str(earlier.spec.folder))}"]
             with_its_own = [*arm.overrides, *start, f"seed={seed}", *overrides]
             yield _run(experiment, number, point, arm.cell, with_its_own, needs)
+
+
+def _leave_axes_alone(experiment: Experiment, arm: Arm, overrides: Sequence[str]) -> None:
+    """Raise UserError for an override of what the arm's axes set: a cell's place would no longer say what it is."""
+    given = {text.partition("=")[0].lstrip("+~"): text for text in overrides}
+    for key, values in arm.over.items():
+        for value in values:
+            for setting in _meaning(experiment, {key: value}):
+                name = setting.partition("=")[0].lstrip("+~")
+                text = given.get(name) or given.get(f"{name}.r" if name == "rank" else name)
+                if text is not None:
+                    raise UserError(
+                        f"experiment {experiment.name}: {text}: {name} is what its axis {key} varies; choose among its "
+                        f"runs with --only {key}=…, or write an experiment of your own"
+                    )
 
 
 def _for_hydra(path: str) -> str:

@@ -16,6 +16,10 @@ def split_launcher(overrides: Sequence[str]) -> tuple[LauncherSpec, list[str]]:
     Threads and their way of waiting go on to the runs. Raises UserError for what is unknown or makes no sense.
     """
     own = [text for text in overrides if _key(text) == "launcher" or _key(text).startswith("launcher.")]
+    if not any(_key(text) == "launcher" for text in own):
+        for text in own:
+            if _key(text).startswith("launcher.slurm"):
+                raise UserError(f"{text}: launcher.slurm goes with SLURM alone; add launcher=slurm")
     settings = bind(LauncherSpec, compose_config(own)["launcher"], "launcher")
     check_launcher(settings)
     threads = [] if settings.threads is None else [f"launcher.threads={settings.threads}"]

@@ -78,6 +78,11 @@ def listening() -> Iterator[StopRequest]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-        outer = getattr(former[signal.SIGTERM], "__self__", None)
-        if isinstance(outer, StopRequest) and request.signum is not None:
-            outer.signum = request.signum
+        tell_outer(former[signal.SIGTERM], request.signum)
+
+
+def tell_outer(handler: object, signum: int | None) -> None:
+    """Let the `listening` block that `handler` belongs to know of a signal that was caught in its place."""
+    outer = getattr(handler, "__self__", None)
+    if isinstance(outer, StopRequest) and signum is not None:
+        outer.signum = signum

@@ -97,6 +97,12 @@ def test_overrides_win_and_reach_the_starts(written: Write) -> None:
     assert {run.spec.seed for run in alone} == {5} and len(alone) == 2 + 4 + 2
 
 
+@pytest.mark.parametrize("override", ["task=glue/sst2", "rank=8", "rank.r=8", "init.std=1e-5", "init=svd_w"])
+def test_what_an_axis_varies_is_not_overridden(written: Write, override: str) -> None:
+    with pytest.raises(UserError, match=r"is what its axis \w+ varies; choose among its runs with --only"):
+        expand(written(GRID + STARTED), [override])
+
+
 def test_a_signature_is_planned_once_but_every_cell_is_known(written: Write) -> None:
     twice = GRID + "arms: [{over: {task: cola, rank: 4}}, {over: {task: cola, rank: [4, 8]}, cell: {model: tiny}}]\n"
     twice = twice.replace("  init: {random: [init=random], bottom: [init=svd_w_bottom, init.std=1e-4]}\n", "")

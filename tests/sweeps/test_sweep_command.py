@@ -125,7 +125,7 @@ def test_a_failed_or_diverged_run_is_run_again_only_when_asked(sweep: Sweep, wor
     leave(runs[0].spec, "failed")
     folder = leave(runs[1].spec, "diverged")
     leave(runs[2].spec, "finished")
-    assert sweep("--submit") == 0 and launched == []
+    assert sweep("--submit") == 1 and launched == []  # a failed one is left
     assert sweep("--submit", "--retry", "failed") == 0
     assert launched.pop()[1] == signatures(runs[:1])
     assert sweep("--retry", "diverged") == 0 and state_of(runs[1].spec) == "diverged"  # only planned
