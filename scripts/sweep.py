@@ -97,11 +97,8 @@ def _submit(plan: Plan, choice: Choice, settings: LauncherSpec, workers: int, co
         print(submission.in_words(), file=sys.stderr)
         return FINISHED
     from lora_xs.sweeps.local import launch_local
-    from lora_xs.sweeps.retry import set_aside
 
-    for spec in diverged:
-        set_aside(spec)
-    outcome = launch_local(runs, workers=workers, threads=settings.threads, command=command)
+    outcome = launch_local(runs, workers=workers, threads=settings.threads, command=command, again=diverged)
     for line in outcome.lines():
         print(line, file=sys.stderr)
     if words:

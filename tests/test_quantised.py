@@ -19,6 +19,7 @@ from lora_xs.adapters.files import load_adapter, save_adapter
 from lora_xs.adapters.trainable import count, trainable
 from lora_xs.errors import UserError
 from lora_xs.models import load_base, locate
+from lora_xs.models.quantised import PACKS
 from lora_xs.records import Record
 from lora_xs.runner import run
 from lora_xs.spec import RunSpec
@@ -81,6 +82,13 @@ def train_a_little(model: nn.Module, steps: int = 8) -> nn.Module:
         loss_of(model).backward()
         optimizer.step()
     return model
+
+
+def test_no_four_bit_layer_stores_itself_anew_whatever_the_cpu(spec_of: Spec) -> None:
+    spec = spec_of("nf4", "head_only")
+    base, _ = load_base(spec.model, locate(spec.model), 2)
+    flags = [getattr(module, PACKS) for module in base.modules() if hasattr(module, PACKS)]
+    assert len(flags) == 13 and not any(flags)
 
 
 @pytest.mark.parametrize("quantization", BITS)

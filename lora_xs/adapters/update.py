@@ -23,7 +23,7 @@ from lora_xs.adapters.first_step import UpdateEstimate
 from lora_xs.adapters.ranks import sum_over_ranks, world
 from lora_xs.adapters.tuner.config import LoraXsConfig
 from lora_xs.adapters.tuner.targets import check_targets, linear_shape
-from lora_xs.adapters.weight_gradients import frozen, int8_weights, mode, watched
+from lora_xs.adapters.weight_gradients import frozen, mode, quantised_as_they_are, watched
 from lora_xs.environment import peak_memory_mib
 from lora_xs.errors import UserError
 
@@ -68,7 +68,7 @@ def estimate_update(
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
         stack.enter_context(mode(model, training=dropout))
-        stack.enter_context(int8_weights(model))
+        stack.enter_context(quantised_as_they_are(model))
         stack.enter_context(torch.random.fork_rng(devices=_gpus(model)))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(watched(model, layers, gradients))

@@ -70,13 +70,22 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 @contextmanager
-def int8_weights(model: nn.Module) -> Iterator[None]:
-    """Undo what a first product does to a bitsandbytes int8 layer: it takes the scales from the weight, and a later
-    `.to`, as the trainer's, loses them."""
+def quantised_as_they_are(model: nn.Module) -> Iterator[None]:
+    """Leave bitsandbytes layers as they are.
+
+    A first product takes the scales from an int8 layer's weight, and a later `.to`, as the trainer's, loses them:
+    undone afterwards. On a CPU with bf16 instructions a product outside training stores a four-bit layer anew, rounded
+    (as `models.quantised.keep_as_loaded` says): forbidden meanwhile.
+    """
     layers: list[Any] = [m for m in model.modules() if getattr(getattr(m, "weight", None), "CB", None) is not None]
+    storing: list[Any] = [m for m in model.modules() if getattr(m, "support_avx512bf16_for_cpu", False)]
+    for layer in storing:
+        layer.support_avx512bf16_for_cpu = False
     try:
         yield
     finally:
+        for layer in storing:
+            layer.support_avx512bf16_for_cpu = True
         for layer in layers:
             if layer.weight.CB is None and layer.state.CB is not None:
                 layer.weight.CB, layer.weight.SCB = layer.state.CB, layer.state.SCB

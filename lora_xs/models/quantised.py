@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_xs.errors import UserError
 from lora_xs.spec.sections import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PACKS = "support_avx512bf16_for_cpu"
+"""A bitsandbytes layer's attribute: whether it may use the products of such CPUs."""
 
 
 def kept_whole(model: ModelSpec) -> list[str]:
@@ -48,3 +54,11 @@ def quantization_arguments(model: ModelSpec) -> dict[str, Any]:
             llm_int8_skip_modules=kept_whole(model),
         )
     return {"quantization_config": config}
+
+
+def keep_as_loaded(base: nn.Module) -> None:
+    """Forbid four-bit layers to store themselves anew: on a CPU with bf16 instructions bitsandbytes would, at the first
+    product outside training, in place, with scales rounded to bf16, so that evaluating changes the frozen weights."""
+    for module in base.modules():
+        if hasattr(module, PACKS):
+            setattr(module, PACKS, False)

@@ -9,7 +9,7 @@ from lora_xs.errors import UserError
 from lora_xs.head import is_head
 from lora_xs.models.attention import check_device
 from lora_xs.models.location import Location
-from lora_xs.models.quantised import quantization_arguments
+from lora_xs.models.quantised import keep_as_loaded, quantization_arguments
 from lora_xs.spec.sections import ModelSpec
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def load_weights(
     misfits = {key for key in misfits | set(loading["missing_keys"]) if not is_head(key, fresh)}
     if misfits:
         raise UserError(f"model={model.name}: {location.folder.name} lacks or misfits {', '.join(sorted(misfits)[:3])}")
+    keep_as_loaded(base)
     found: PreTrainedModel = base
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from lora_xs.errors import UserError
 from lora_xs.records import RECORD, Record, read_record
 from lora_xs.spec import RunSpec
+from lora_xs.spec.compose import compose_config
 from lora_xs.sweeps.cost import estimate
 from lora_xs.sweeps.devices import CPU, Device, Numbers, device_of_record, numbers_of
 
@@ -146,17 +148,28 @@ def _measured(roots: Iterable[Path]) -> Iterator[Measured]:
             except OSError:
                 continue
     for file in sorted(files, key=lambda file: -files[file])[:NEWEST]:
-        record, spec = read_record(file.parent), _spec(file.parent)
+        record = read_record(file.parent)
+        spec = _spec(file.parent, record) if record is not None else None
         if record is not None and spec is not None and (measured := measure(spec, record)) is not None:
             yield measured
 
 
-def _spec(folder: Path) -> RunSpec | None:
+def _spec(folder: Path, record: Record) -> RunSpec | None:
+    """Of `spec.json`, which git does not keep; else of the record, its model shaped as it is configured now."""
     try:
-        values: Mapping[str, object] = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-        return RunSpec.from_json(values)
-    except (OSError, ValueError, AttributeError, UserError):
+        if (file := folder / "spec.json").is_file():
+            return RunSpec.from_json(json.loads(file.read_text(encoding="utf-8")))
+        spec = RunSpec.from_json({key: value for key, value in record.run["spec"].items() if key != "protocol_version"})
+        return spec.replace(model=dataclasses.replace(spec.model, architecture=_architecture(spec.model.name)))
+    except (OSError, ValueError, KeyError, AttributeError, UserError):
         return None
+
+
+@functools.cache
+def _architecture(model: str) -> Mapping[str, object]:
+    """Of `configs/model/<model>.yaml`. Raises UserError where there is none."""
+    architecture: Mapping[str, object] = compose_config([f"model={model}"])["model"]["architecture"]
+    return architecture
 
 
 def _middle(values: Sequence[float]) -> float:

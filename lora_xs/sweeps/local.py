@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from lora_xs.environment import usable_cores
 from lora_xs.errors import UserError
 from lora_xs.exit_status import REQUEUE
+from lora_xs.spec import RunSpec
 from lora_xs.sweeps.board import Board
 from lora_xs.sweeps.crew import Worker, gpus_here, start_worker
 from lora_xs.sweeps.manifest import Runnable
 from lora_xs.sweeps.outcome import Event, Outcome
 from lora_xs.sweeps.progress_line import ProgressLine
+from lora_xs.sweeps.retry import set_aside
 from lora_xs.sweeps.verdict import Verdict
 from lora_xs.sweeps.worker import free_memory
 from lora_xs.training.preemption import StopRequest, listening
@@ -35,6 +37,7 @@ def launch_local(
     on_event: Callable[[Event], None] | None = None,
     gpus: Sequence[str] | None = None,
     command: str = "",
+    again: Sequence[RunSpec] = (),
 ) -> Outcome:
     """Run all of `runs` that have no record yet in `workers` processes; say how they ended.
 
@@ -45,13 +48,16 @@ def launch_local(
 
     threads: of each worker; None: OMP_NUM_THREADS, else the cores shared out. gpus: names for CUDA_VISIBLE_DEVICES,
     shared out; None: those there are; where a run takes several processes, each worker has as many as the widest run.
-    on_event: told of every change of a run. command: what the records say of how they were asked for. Raises UserError
-    for `workers` below 1, and where there are GPUs but too few for the widest run.
+    on_event: told of every change of a run. command: what the records say of how they were asked for. again: runs whose
+    diverged records are set aside once the launch can begin. Raises UserError for `workers` below 1, and where there
+    are GPUs but too few for the widest run.
     """
     if workers < 1:
         raise UserError(f"workers={workers} must be at least 1")
     known = {run.spec.signature: run for run in runs}
     blocks = blocks_of_gpus(gpus_here() if gpus is None else gpus, known.values(), workers)
+    for spec in again:
+        set_aside(spec)
     with ProgressLine(len(known)) as line, listening() as stop:
 
         def tell(event: Event) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from lora_xs.atomic import write_json
 from lora_xs.errors import UserError
 from lora_xs.records import read_record
+from lora_xs.spec import RunSpec
 from lora_xs.spec.sections import LauncherSpec, SlurmSpec
 from lora_xs.sweeps.cluster import cancel, check_cluster, most_tasks, refusal, sbatch_options
 from lora_xs.sweeps.launcher import check_launcher
@@ -124,13 +125,13 @@ def submit(
         finished=lambda need: _finished(need, results),
         queued=already,
     )
-    _check(slurm, folder, arrays)
+    again = [run.spec for run in waiting if run.spec.signature in retry]
+    _check(slurm, folder, arrays, again)
     code = take_snapshot(source, sweep, slurm.snapshot)
     manifests = _write_manifests(folder, arrays)
     patience = PATIENCE * slurm.signal_seconds
-    for run in waiting:
-        if run.spec.signature in retry:
-            set_aside(run.spec)
+    for spec in again:
+        set_aside(spec)
     submitted: list[Submitted] = []
     try:
         for array, manifest in zip(arrays, manifests, strict=True):
@@ -159,8 +160,9 @@ def _write_manifests(folder: Path, arrays: Sequence[Array[Line]]) -> list[Path]:
     return paths
 
 
-def _check(slurm: SlurmSpec, folder: Path, arrays: Sequence[Array[Line]]) -> None:
-    """Whether jobs can be submitted from here. Where tools are missing, manifests are left for doing it by hand."""
+def _check(slurm: SlurmSpec, folder: Path, arrays: Sequence[Array[Line]], again: Sequence[RunSpec]) -> None:
+    """Whether jobs can be submitted from here. Where tools are missing, manifests are left for doing it by hand, and
+    for that the diverged records of `again` are set aside."""
     lost = None
     try:
         import submitit  # noqa: F401
@@ -175,6 +177,8 @@ def _check(slurm: SlurmSpec, folder: Path, arrays: Sequence[Array[Line]]) -> Non
     if lost is None:
         return
     manifests = _write_manifests(folder, arrays)
+    for spec in again:
+        set_aside(spec)
     by_hand = f"sbatch --array=0-{arrays[0].tasks - 1} {TEMPLATE} {shlex.quote(str(manifests[0]))} {arrays[0].tasks}"
     more = f", then the other {len(arrays) - 1} manifests there in order" if len(arrays) > 1 else ""
     raise UserError(f"{lost}; on a login node submit by hand: {by_hand}{more} (slurm/README.md)")

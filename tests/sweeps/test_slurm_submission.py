@@ -118,5 +118,9 @@ def test_the_command_to_submit_by_hand_is_quoted_for_the_shell(
     settings, _ = split_launcher(["launcher=slurm", f"launcher.slurm.folder='{tmp_path}/my sweeps'"])
     with pytest.raises(UserError) as refused:
         submit(runs[:1], settings, name="by_hand")
+    leave(runs[2].spec, "diverged")
+    with pytest.raises(UserError, match="by hand"):
+        submit(runs[2:3], settings, name="again", retry=[runs[2].spec.signature])
+    assert state_of(runs[2].spec) == "new"  # what is submitted by hand passes over records
     words = shlex.split(str(refused.value).partition("by hand: ")[2])
     assert json.loads(Path(words[3]).read_text())["needs"] == []

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from planned_runs import Planned, leave, planned, script, state_of
 
+from lora_xs.sweeps.retry import set_aside
+
 Launched = list[tuple[str, list[str], dict[str, Any]]]
 
 
@@ -34,6 +36,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Planned
 
     def launch(chosen: Sequence[Planned], **settings: Any) -> Any:
         launched.append(("local", [run.spec.signature for run in chosen], settings))
+        for spec in settings["again"]:
+            set_aside(spec)
         for run in chosen:
             leave(run.spec, "finished")
         complete = settings["workers"] != 7  # seven workers: as if a run had failed
@@ -75,7 +79,7 @@ def test_submit_hands_what_is_to_be_run_to_the_local_launcher(sweep: Sweep, worl
     runs, launched = world
     leave(runs[1].spec, "finished")
     assert sweep("--submit", "--workers", "2", "seed=0", "data.root=/somewhere") == 0
-    asked = {"workers": 2, "threads": None, "command": "python scripts/sweep.py experiment=x seed=0"}
+    asked = {"workers": 2, "threads": None, "command": "python scripts/sweep.py experiment=x seed=0", "again": []}
     assert launched == [("local", signatures([runs[0], runs[2]]), asked)]
     assert sweep("--submit") == 0 and len(launched) == 1  # nothing is left
 
