@@ -124,6 +124,7 @@ MORE_SEEDS = {"mini_init": (("seed=1",), ("seed=2",))}
 """Experiments of one seed whose best cells are run again with others."""
 NOTES = {
     "mini_glue": "its rates were chosen on STS-B, with seed 0 and, of each method's two best, seeds 1 and 2 too",
+    "mini_math": "its rates were not searched: LoRA-XS's is of its Table 3, the others' are ours",
 }
 """What a reader of a verdict on an experiment must know of it."""
 
