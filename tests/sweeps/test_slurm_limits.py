@@ -27,6 +27,13 @@ def sent(sweep: Sweep, place: Path, *overrides: str, epochs: int) -> tuple[RunSp
     return spec, submit([Line(spec)], settings, name="limits", source=checkout(place / "source"))
 
 
+def epochs_of(seconds: float, sweep: Sweep, place: Path) -> int:
+    """How many epochs train so long on this machine: ten, timed."""
+    words = (word for word in sweep.parent_words if "epochs" not in word)
+    ten = sweep.spec(*words, "trainer.epochs=10").replace(results=str(place / "timed"))
+    return round(10 * seconds / run(ten).train["train_seconds"])
+
+
 def same_as_undisturbed(spec: RunSpec, place: Path) -> None:
     """The record and every tensor's bits."""
     rarely = dataclasses.replace(spec.trainer, checkpoint_seconds=60)
@@ -44,7 +51,7 @@ def test_a_run_longer_than_its_time_limit_is_saved_requeued_and_whole(
     sweep = Sweep(tmp_path / "runs", tiny_model, tiny_data)
     # SLURM signals up to a minute early, but leaves a task the seconds it takes to listen
     limit = ["launcher.slurm.minutes=1", "launcher.slurm.signal_seconds=20"]
-    spec, submission = sent(sweep, tmp_path, *limit, epochs=120)
+    spec, submission = sent(sweep, tmp_path, *limit, epochs=epochs_of(80, sweep, tmp_path))
     until(lambda: not ask("squeue", "--noheader"), "the queue is empty", 800)
     ended = state(job(submission, spec))
     assert ended["JobState"] == "COMPLETED" and int(ended["Restarts"]) >= 1 and ended["TimeLimit"] == "00:01:00"
