@@ -45,6 +45,18 @@ def most_rows(spec: RunSpec, gpu: bool, free: bool) -> int:
     return max(CPU_ROWS, UNPADDED_TOKENS // length) if free else CPU_ROWS
 
 
+def rows_at_once(spec: RunSpec, most: int, processes: int) -> int:
+    """Rows of a micro-batch of one of `processes`, where a device holds `most`: as the user says, else what divides the
+    share of an optimiser batch."""
+    share = largest_share(spec, processes)
+    return min(share, spec.trainer.device_batch_size or micro_batch(share, most))
+
+
+def largest_share(spec: RunSpec, processes: int) -> int:
+    """Rows of an optimiser batch in the process that has most of them."""
+    return -(-spec.trainer.batch_size // processes)
+
+
 def micro_batch(rows: int, most: int) -> int:
     """Rows to hold at once where the user has not said: the largest divisor of `rows` that is at most `most`."""
     return next(n for n in range(max(1, min(most, rows)), 0, -1) if rows % n == 0)

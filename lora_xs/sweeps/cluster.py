@@ -50,6 +50,16 @@ def check_cluster(settings: SlurmSpec) -> None:
         raise refusal(" ".join(line for line in done.stderr.splitlines() if not line.startswith("Try ")), settings)
 
 
+def check_gpus(settings: SlurmSpec, processes: int) -> None:
+    """Raises UserError where `gres` asks for fewer GPUs than a run has processes."""
+    asked = re.fullmatch(r"gpu(?::[^:]+)*?(?::(\d+))?", settings.gres or "")
+    if asked and int(asked[1] or 1) < processes:
+        raise UserError(
+            f"launcher.slurm.gres={settings.gres} is too little for a run of trainer.processes={processes}; give "
+            f"launcher.slurm.gres=gpu:{processes} to these runs alone (--only) or leave them out"
+        )
+
+
 def refusal(answer: str, settings: SlurmSpec) -> UserError:
     """SLURM's own words, beside what it was asked for, as one line."""
     asked = " ".join(f"{name}={value}" for name, value in sbatch_options(settings).items())

@@ -1,4 +1,4 @@
-"""What a run will cost on a named device: hours, memory, disk; before it runs and without torch.
+"""What a run will cost on a named device, or several of them: hours, memory, disk; before it runs, without torch.
 
 Seconds are a roof: operations at a share of the device's peak, or starting its kernels, whichever takes longer;
 an answer's token takes at least reading the weights once. `lora_xs.sweeps.calibration` scales them by finished runs.
@@ -28,6 +28,8 @@ ASSUMPTIONS = (
     "and Commonsense170K on stand-ins), padded as the trainer pads; early stopping is not counted on",
     "tests: answers as long as the references; a batch decodes 2.5 times the mean before its last row ends",
     f"start: {START_SECONDS:.0f} s a run and its weights read at 1 GB/s; every truncated SVD is made anew",
+    "several devices: hours are the sum over them, memory is each one's; they share training without loss, and all but "
+    "one wait while it starts and while it answers tests",
     "memory: AdamW in fp32, the longest rows in one micro-batch, 10 % lost to fragments; disk: best and last adapter, "
     "answers, logs; checkpoints are apart, they go when the run is finished",
 )
@@ -35,10 +37,10 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes. gpu_hours: hours of the device. peak_gib: of its memory. disk_mib: what stays on disk.
+    """What one run takes. gpu_hours: hours of the device, of all its devices together. peak_gib: of each one's memory.
 
-    flops: operations in all. scratch_mib: checkpoints while it runs. train_seconds: of training and its evaluations
-    alone; steps: of the optimiser.
+    disk_mib: what stays on disk. flops: operations in all. scratch_mib: checkpoints while it runs. train_seconds: of
+    training and its evaluations alone, over all devices; steps: of the optimiser.
     """
 
     gpu_hours: float
@@ -62,9 +64,9 @@ def estimate(spec: RunSpec, device: Device, factor: float = 1.0) -> Cost:
     rate = device.peak(spec) * device.efficiency
     train = factor * _train_seconds(spec, shape, work, flops, device, rate)
     tests = factor * _test_seconds(spec, shape, work, flops, device, rate)
-    start = START_SECONDS + memory.weights / LOAD_BYTES + factor * flops.start / rate
+    start = START_SECONDS + memory.whole / LOAD_BYTES + factor * flops.start / rate
     return Cost(
-        gpu_hours=(train + tests + start) / 3600,
+        gpu_hours=(train + spec.trainer.processes * (tests + start)) / 3600,
         peak_gib=memory.gib,
         disk_mib=disk.kept / 2**20,
         flops=flops.total,

@@ -1,4 +1,4 @@
-"""A run's peak memory on its device, in bytes and plain Python: weights, optimiser, what the backward pass keeps.
+"""A run's peak memory on each of its devices, in bytes and plain Python: weights, optimiser, what backward keeps.
 
 What a layer keeps was found by watching autograd save tensors (tests/sweeps/test_cost.py repeats it): a frozen linear
 layer keeps nothing, so LoRA-XS is left with what norms, activation functions and attention need.
@@ -23,12 +23,20 @@ FRAGMENTS = 1.1
 NF4, INT8 = 0.53, 1.02
 """Bytes a weight with its scales."""
 
+GATHERED = 3
+"""Layers that a sharded model has whole at a time: the one at work, the next, and one's gradients. Assumed."""
+
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the peak, by what they are. generation: keys and values, and the logits of a step."""
+    """Bytes of one device at the peak, by what they are. generation: keys and values, and the logits of a step.
+
+    weights: while training. whole: of a model that was sharded and is put to the tests, or estimates LoRA-SB's update,
+    by one process; else the same.
+    """
 
     weights: float
+    whole: float
     states: float
     activations: float
     logits: float
@@ -38,8 +46,8 @@ class Memory:
     @property
     def peak(self) -> float:
         """The higher of training's and generation's."""
-        moving = max(self.activations + self.logits, self.generation)
-        return self.weights + self.states + FRAGMENTS * moving + self.context
+        training = self.weights + FRAGMENTS * (self.activations + self.logits)
+        return max(training, self.whole + FRAGMENTS * self.generation) + self.states + self.context
 
     @property
     def gib(self) -> float:
@@ -48,7 +56,7 @@ class Memory:
 
 
 def memory_of(spec: RunSpec, shape: Architecture, counts: Parameters, work: Workload, *, gpu: bool) -> Memory:
-    """The memory of `spec` on a GPU or a CPU, whose shapes, parameters and workload are given."""
+    """The memory of `spec` on a GPU or a CPU, each of them where it has several."""
     width = computed_bytes(spec)
     tokens = work.held
     if spec.method.name == "head_only":
@@ -62,8 +70,13 @@ def memory_of(spec: RunSpec, shape: Architecture, counts: Parameters, work: Work
             activations = tokens * layers * kept
     # a language model's logits, their fp32 softmax and its gradient
     logits = 0.0 if shape.encoder else tokens * min(1.0, 1.2 * work.response_share) * shape.vocab_size * (width + 8)
+    weights = _sharded(spec, shape, counts) if spec.trainer.sharding == "fsdp" else _weights(spec, shape, counts)
+    whole = weights
+    if spec.trainer.sharding == "fsdp" and (work.answering or spec.method.name == "lora_sb"):
+        whole = _weights(spec, shape, counts) + _stored(spec) * counts.base / spec.trainer.processes
     return Memory(
-        weights=_weights(spec, shape, counts),
+        weights=weights,
+        whole=whole,
         states=_states(spec, counts),
         activations=activations,
         logits=logits,
@@ -111,7 +124,7 @@ def layer_bytes(spec: RunSpec, shape: Architecture, counts: Parameters, length: 
 
 def _weights(spec: RunSpec, shape: Architecture, counts: Parameters) -> float:
     """The base, an adapter's frozen factors, and what autocast keeps of fp32 weights in half precision."""
-    stored = 4 if spec.model.dtype == "float32" or spec.method.name == "full_ft" else 2
+    stored = _stored(spec)
     linear = sum(layer.weights for layer in shape.linears())
     a_weight = {"nf4": NF4, "int8": INT8, "none": float(stored)}[spec.model.quantization]
     weights = linear * a_weight + (counts.base - linear) * stored + counts.frozen * stored
@@ -119,10 +132,31 @@ def _weights(spec: RunSpec, shape: Architecture, counts: Parameters) -> float:
     return weights + (2 * linear if copies else 0)
 
 
+def _sharded(spec: RunSpec, shape: Architecture, counts: Parameters) -> float:
+    """A device's part of a base in full precision or half, what is gathered of it for a while, and factors, which every
+    device has whole."""
+    stored = _stored(spec)
+    linear = sum(layer.weights for layer in shape.linears())
+    a_layer = linear / shape.num_hidden_layers
+    parts = stored * counts.base / spec.trainer.processes
+    gathered = stored * (counts.base - linear + GATHERED * a_layer)
+    copies = 2 * (a_layer if spec.trainer.gradient_checkpointing else linear)
+    return parts + gathered + (copies if stored == 4 and computed_bytes(spec) == 2 else 0) + stored * counts.frozen
+
+
+def _stored(spec: RunSpec) -> int:
+    """Bytes of a number of the base as it is kept."""
+    return 4 if spec.model.dtype == "float32" or spec.method.name == "full_ft" else 2
+
+
 def _states(spec: RunSpec, counts: Parameters) -> float:
-    """Gradients and AdamW's two moments in fp32, and the fp32 weights of adapters and heads themselves."""
-    moments = 12 * counts.trainable
-    return moments + (0 if spec.method.name == "full_ft" else 4 * counts.trainable)
+    """Gradients and AdamW's two moments in fp32, and the fp32 weights of adapters and heads themselves; a device's part
+    where they are sharded. Else several processes (DDP) have the gradients again in what they send."""
+    trainer = spec.trainer
+    states = (12 if spec.method.name == "full_ft" else 16) * counts.trainable
+    if trainer.sharding == "fsdp":
+        return states / trainer.processes
+    return states + (4 * counts.trainable if trainer.processes > 1 else 0)
 
 
 def _generation(spec: RunSpec, shape: Architecture, work: Workload, width: int) -> float:

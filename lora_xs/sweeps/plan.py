@@ -14,6 +14,7 @@ from lora_xs.errors import UserError
 from lora_xs.sweeps.calibration import Calibration, calibrate
 from lora_xs.sweeps.cost import ASSUMPTIONS, Cost, estimate
 from lora_xs.sweeps.devices import Device
+from lora_xs.sweeps.fitting import how_to_fit
 from lora_xs.sweeps.state import STATES, FolderReader, State
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Plan:
             others = f" ({len(over)} runs in all)" if len(over) > 1 else ""
             raise UserError(
                 f"{worst.arm} needs {worst.cost.peak_gib:.1f} GiB, {self.device.name} has "
-                f"{self.device.memory_gib:.1f}{others}; {_mend(worst, self.device)}"
+                f"{self.device.memory_gib:.1f}{others}; {how_to_fit(worst.run.spec, self.device)}"
             )
 
     def to_json(self, choice: Choice) -> dict[str, Any]:
@@ -220,20 +221,6 @@ def totals(entries: Sequence[Entry], *, whole: bool = False) -> dict[str, float]
         "scratch_mib": round(max((cost.scratch_mib for cost in costs), default=0.0), 3),
         "flops": sum(cost.flops for cost in costs),
     }
-
-
-def _mend(entry: Entry, device: Device) -> str:
-    """What would make it fit: fewer rows at once, recomputing activations, else a larger device."""
-    spec = entry.run.spec
-    trainer = spec.trainer
-    divisors = [n for n in range(trainer.batch_size, 0, -1) if trainer.batch_size % n == 0]
-    for checkpointing in (trainer.gradient_checkpointing, True):
-        for rows in divisors:
-            smaller = dataclasses.replace(trainer, device_batch_size=rows, gradient_checkpointing=checkpointing)
-            if estimate(spec.replace(trainer=smaller), device).peak_gib <= device.memory_gib:
-                more = " trainer.gradient_checkpointing=true" if checkpointing > trainer.gradient_checkpointing else ""
-                return f"trainer.device_batch_size={rows}{more} fits (and changes no result)"
-    return "it does not fit there with any micro-batch; name a larger --device, or shard it over several"
 
 
 def _conditions(text: str) -> dict[str, list[str]]:

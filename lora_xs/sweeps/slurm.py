@@ -21,7 +21,7 @@ from lora_xs.errors import UserError
 from lora_xs.records import read_record
 from lora_xs.spec import RunSpec
 from lora_xs.spec.sections import LauncherSpec, SlurmSpec
-from lora_xs.sweeps.cluster import cancel, check_cluster, most_tasks, refusal, sbatch_options
+from lora_xs.sweeps.cluster import cancel, check_cluster, check_gpus, most_tasks, refusal, sbatch_options
 from lora_xs.sweeps.launcher import check_launcher
 from lora_xs.sweeps.manifest import Line, Runnable, write_manifest
 from lora_xs.sweeps.packing import Array, pack
@@ -118,6 +118,7 @@ def submit(
     kept = {signature: already[signature] for signature in records if signature in already.keys() - recorded.keys()}
     if not waiting:
         return Submission(name, folder, None, (), kept, len(recorded))
+    check_gpus(slurm, max(run.spec.trainer.processes for run in waiting))
     arrays = pack(
         waiting,
         runs_per_task=slurm.runs_per_task,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lora_xs.spec import RunSpec
-from lora_xs.spec.layout import micro_batch, most_rows, padding_of
+from lora_xs.spec.layout import most_rows, padding_of, rows_at_once
 from lora_xs.sweeps.lengths import questions_of, rows_of
 
 OPTIONS = 4.0
@@ -36,13 +36,12 @@ class Answering:
 
 @dataclass(frozen=True)
 class Workload:
-    """Counts of one run on one device.
+    """Counts of one run, over all its processes.
 
-    rows: trained on in an epoch. steps: optimiser steps. micro_rows: rows held at once. micro_batches: forward and
-    backward passes in all. tokens: trained on, computed padding included; longest: of a row; held: of the largest
-    micro-batch. unpadded: an encoder computes real tokens alone. response_share: of the tokens, those with logits.
-    evaluations: passes over the `validation` tokens (padding apart).
-    estimate_tokens: of LoRA-SB's estimate.
+    rows: trained on in an epoch. steps: optimiser steps. micro_rows: rows that a device holds at once. micro_batches:
+    forward and backward passes in all. tokens: trained on, computed padding included; longest: of a row; held: of the
+    largest micro-batch. unpadded: an encoder computes real tokens alone. response_share: of the tokens, those with
+    logits. evaluations: passes over the `validation` tokens (padding apart). estimate_tokens: of LoRA-SB's estimate.
     """
 
     rows: int
@@ -64,10 +63,9 @@ class Workload:
 
 
 def micro_rows(spec: RunSpec, gpu: bool) -> int:
-    """Rows of a micro-batch, as the trainer makes it."""
-    trainer = spec.trainer
+    """Rows of a micro-batch of one process, as the trainer makes it."""
     most = most_rows(spec, gpu, padding_of(spec, gpu) == "free")
-    return trainer.device_batch_size or micro_batch(trainer.batch_size, most)
+    return rows_at_once(spec, most, spec.trainer.processes)
 
 
 def workload_of(spec: RunSpec, gpu: bool) -> Workload:

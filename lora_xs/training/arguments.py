@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from lora_xs.processes import TIMEOUT, place
 from lora_xs.spec import RunSpec
-from lora_xs.spec.layout import micro_batch, most_rows
+from lora_xs.spec.layout import largest_share, most_rows, rows_at_once
 
 
 def training_arguments(
@@ -24,8 +24,7 @@ def training_arguments(
     trainer = spec.trainer
     _, world = place()
     most = most_rows(spec, torch.cuda.is_available(), unpadded)
-    share = -(-trainer.batch_size // world)  # of an optimiser batch, in the process that has most of it
-    rows = min(share, trainer.device_batch_size or micro_batch(share, most))
+    rows = rows_at_once(spec, most, world)
     each = "no" if spec.evaluation.every == "end" or not validates else spec.evaluation.every
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -33,7 +32,7 @@ def training_arguments(
         per_device_eval_batch_size=min(spec.evaluation.batch_size, 2 * most)
         if spec.task.kind == "instruction"
         else spec.evaluation.batch_size,
-        gradient_accumulation_steps=-(-share // rows),
+        gradient_accumulation_steps=-(-largest_share(spec, world) // rows),
         num_train_epochs=trainer.epochs,
         max_steps=trainer.max_steps or -1,
         max_grad_norm=trainer.max_grad_norm,

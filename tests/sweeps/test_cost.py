@@ -31,7 +31,7 @@ from lora_xs.sweeps.devices import device_called, device_named, devices
 from lora_xs.sweeps.disk import disk_of
 from lora_xs.sweeps.flops import _Pass
 from lora_xs.sweeps.lengths import RowLengths, known_questions, known_rows
-from lora_xs.sweeps.memory import layer_bytes, memory_of
+from lora_xs.sweeps.memory import Memory, layer_bytes, memory_of
 from lora_xs.sweeps.parameters import count_parameters
 from lora_xs.sweeps.workload import micro_rows, workload_of
 from lora_xs.training.arguments import training_arguments
@@ -320,6 +320,24 @@ def test_memory_without_training_states_is_the_weights(tmp_path: Path) -> None:
     factors = 2 * count_parameters(spec).frozen
     assert memory.weights == 2 * 7_241_732_096 + factors
     assert memory.states == 16 * 917_504
+
+
+def test_several_devices_share_a_model_that_is_sharded_and_repeat_one_that_is_not(tmp_path: Path) -> None:
+    def at(*words: str) -> Memory:
+        spec = planned(tmp_path, "task=math/metamathqa", "method=full_ft", "trainer.precision=bf16", *words).spec
+        return memory_of(spec, architecture_of(spec.model), count_parameters(spec), workload_of(spec, True), gpu=True)
+
+    one, eight = at(), at("trainer.processes=8", "trainer.sharding=fsdp")
+    assert eight.states == one.states / 8
+    assert one.weights / 8 < eight.weights < one.weights
+    assert eight.whole > one.whole == one.weights  # the tests are put to a whole model, beside what training left
+    assert at("trainer.processes=8", "trainer.sharding=fsdp", "task.tests=[]").whole == eight.weights
+    assert at("trainer.processes=8").states == pytest.approx(one.states * 16 / 12)  # gradients again, to be sent
+    lora = planned(tmp_path, "method=lora", "trainer.processes=4", "trainer.batch_size=32").spec
+    assert micro_rows(lora, True) == 8
+    alone = planned(tmp_path, "method=lora", "trainer.batch_size=32").spec
+    both = [estimate(spec, device_named("h100")) for spec in (lora, alone)]
+    assert both[0].steps == both[1].steps and both[0].peak_gib < both[1].peak_gib
 
 
 def test_a_finished_run_left_what_was_planned_on_disk(tiny_run: Any) -> None:

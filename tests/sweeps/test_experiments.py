@@ -60,10 +60,11 @@ COUNTS = {
     "mini_commonsense": (3, 3, 0),
     "mini_glue": (52, 3, 0),
     "mini_init": (90, 1, 0),
+    "mini_init_best": (10, 3, 0),
     "mini_math": (3, 3, 0),
-    "mini_spectrum": (2, 1, 0),
+    "mini_spectrum": (3, 1, 0),
 }
-UNIQUE_RUNS = 1906
+UNIQUE_RUNS = 1927
 FOUR_GRIDS = {"table12": "sst2", "table13": "mrpc", "table14": "cola", "table15": "qnli"}
 Runs = Mapping[str, list[PlannedRun]]
 
@@ -128,6 +129,13 @@ def test_sampled_runs_are_what_train_py_makes_of_their_overrides(runs: Runs) -> 
         for run in runs[name][-1:]:
             spec = compose_spec(run.overrides)
             assert (spec.signature, spec.provenance) == (run.spec.signature, run.spec.provenance), name
+
+
+def test_several_gpus_change_no_run(experiments: Mapping[str, Experiment], runs: Runs) -> None:
+    name = "sb_table02_commonsense"
+    two = list(cells(experiments[name], ["trainer=fsdp2"]))
+    assert [run.spec.signature for run in two] == [run.spec.signature for run in runs[name]]
+    assert {(run.spec.trainer.precision, run.spec.trainer.processes) for run in two} == {("bf16", 2)}
 
 
 def test_the_demo_is_the_scripts(runs: Runs) -> None:

@@ -132,9 +132,21 @@ def test_what_does_not_fit_is_one_line_with_the_mend(tmp_path: Path) -> None:
     assert estimate(fitting, H100).peak_gib <= H100.memory_gib < estimate(big.spec, H100).peak_gib
     assert fitting.signature == big.spec.signature  # it changes no result
     plan([dataclasses.replace(big, spec=fitting)]).check_fit(made.choose().runs[:0])
-    full = plan([planned(tmp_path, "task=math/metamathqa", "method=full_ft", task="math")])
-    with pytest.raises(UserError, match="does not fit there with any micro-batch"):
-        full.check_fit(full.choose().runs)
+
+
+def test_a_whole_model_that_fits_no_gpu_is_to_be_shared_out(tmp_path: Path) -> None:
+    def refusal(*words: str) -> str:
+        run = planned(tmp_path, "task=math/metamathqa", "method=full_ft", *words, task="math")
+        with pytest.raises(UserError) as refused:
+            plan([run]).check_fit(plan([run]).choose().runs)
+        return str(refused.value).partition("; ")[2]
+
+    mend = "trainer.processes=4 trainer.sharding=fsdp trainer.gradient_checkpointing=true"
+    assert refusal("trainer.precision=bf16") == f"{mend} fits (and changes no result)"
+    four = ["trainer.precision=bf16", *mend.split()]
+    fitting = plan([planned(tmp_path, "task=math/metamathqa", "method=full_ft", *four, task="math")])
+    fitting.check_fit(fitting.choose().runs)
+    assert refusal("trainer.precision=fp16") == "it does not fit there with any micro-batch; name a larger --device"
 
 
 def test_the_plan_is_printed_with_its_assumptions(runs: list[Planned]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lora_xs.errors import UserError
 from lora_xs.spec.sections import SlurmSpec
-from lora_xs.sweeps.cluster import OURS, sbatch_options
+from lora_xs.sweeps.cluster import OURS, check_gpus, sbatch_options
 from lora_xs.sweeps.launcher import split_launcher
 from lora_xs.sweeps.manifest import Line, read_manifest
 from lora_xs.sweeps.slurm import submit
@@ -65,6 +65,14 @@ def test_extra_options_cannot_undo_the_launchers_own() -> None:
     for name in (*OURS, "mem", "Mail", "x y"):
         with pytest.raises(UserError, match="is set by the launcher or no long option"):
             sbatch_options(SlurmSpec(mem="1G", extra={name: "x"}))
+
+
+@pytest.mark.parametrize(("gres", "enough"), [("gpu", 1), ("gpu:4", 4), ("gpu:h100:8", 8), ("shard:2", 9), (None, 9)])
+def test_a_run_of_several_processes_needs_as_many_gpus(gres: str | None, enough: int) -> None:
+    check_gpus(SlurmSpec(gres=gres), enough)
+    if enough < 9:
+        with pytest.raises(UserError, match=rf"give launcher\.slurm\.gres=gpu:{enough + 1} to these runs alone"):
+            check_gpus(SlurmSpec(gres=gres), enough + 1)
 
 
 def test_without_sbatch_the_manifests_are_left_with_the_command_to_submit_by_hand(
