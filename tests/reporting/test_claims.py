@@ -12,7 +12,7 @@ from claim_worlds import EFFECTS, OF_RECORDS, record, world_of_cells, world_of_r
 
 from lora_xs.reporting.cells import Behind, Cell, Reading
 from lora_xs.reporting.claims.checklist import CLAIMS
-from lora_xs.reporting.claims.finding import Finding, findings, pooled
+from lora_xs.reporting.claims.finding import Finding, findings
 from lora_xs.reporting.claims.from_records import first_epochs, other_alphas, start_loss, start_overhead
 from lora_xs.reporting.claims.matching import matched
 from lora_xs.reporting.claims.pair import Pair, independent
@@ -244,17 +244,8 @@ def test_first_epochs_of_a_grid_are_read_where_the_best_epoch_is_best() -> None:
         signature = one.readings[0].signature
         records[signature] = record(signature, 0, {"name": "lora_xs"}, "accuracy", {"evaluations": lines})
         cells.append(one)
-    (pair,) = first_epochs(Material("mini_init", "", "", tuple(cells), (), records), True)
+    (pair,) = first_epochs(Material("mini_init_best", "", "", tuple(cells), (), records), True)
     assert pair.difference == 30.0
-
-
-def test_more_seeds_of_an_experiment_are_pooled_once() -> None:
-    place = {"init": "svd_w", "task": "cola"}
-    first = Material("mini_init", "", "", (cell(place, {0: 1.0}),))
-    second = Material("mini_init", "", "", (cell(place, {1: 2.0}), cell({"init": "random"}, {1: 3.0})))
-    (both,) = pooled([first, second, second]).cells
-    assert [(reading.seed, reading.value) for reading in both.readings] == [(0, 1.0), (1, 2.0)]
-    assert both.planned == 2
 
 
 def test_settings_of_our_own_are_named_as_such_and_left_out_without_runs() -> None:

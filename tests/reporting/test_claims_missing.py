@@ -14,7 +14,7 @@ from test_claims_parts import of_ranks, on
 from lora_xs.records import COLLAPSED, Record, Status
 from lora_xs.reporting.cells import Behind, Cell
 from lora_xs.reporting.claims.checklist import CLAIMS, speed
-from lora_xs.reporting.claims.finding import findings, pooled
+from lora_xs.reporting.claims.finding import findings
 from lora_xs.reporting.claims.from_records import first_epochs, other_alphas
 from lora_xs.reporting.claims.matching import matched
 from lora_xs.reporting.claims.pair import Lost, Pair
@@ -64,7 +64,7 @@ def test_of_a_grid_the_losses_of_the_best_cell_count() -> None:
     cells[:2] = [without(one, 1, 2) for one in cells[:2]]
     (lost,) = [one for one in matched(cells, True, *sides, **how) if isinstance(one, Lost)]
     assert lost == Lost("svd_w-cola-3-1-1", "SVD of W")
-    (early,) = [one for one in first_epochs(Material("mini_init", "", "", tuple(cells)), True)]
+    (early,) = [one for one in first_epochs(Material("mini_init_best", "", "", tuple(cells)), True)]
     assert early == lost
 
 
@@ -113,18 +113,6 @@ def test_a_part_of_an_experiment_has_no_verdict_only_what_its_pairs_say() -> Non
         holds.startswith("Holds here") and incomplete.startswith("Not complete") and "so far: supported" in incomplete
     )
     assert "1 claims, 1 of them with runs here, 0 not run." in page and "1 holds here, 1 not complete" in page
-
-
-def test_of_more_seeds_only_those_that_ended_are_planned() -> None:
-    place = {"init": "svd_w", "task": "cola"}
-    grid = (Behind("a", 0, place), Behind("b", 0, {"init": "random"}))
-    again = tuple(replace(run, signature=f"{run.signature}1", seed=1) for run in grid)
-    records = {"a1": Record("diverged", {"signature": "a1", "seed": 1, "spec": {}})}
-    first = Material("mini_init", "", "", (cell(place, {0: 1.0}),), grid, records)
-    gone = Cell(place, None, (), 1, diverged=("a1",))
-    both = pooled([first, Material("mini_init", "", "", (gone,), again, records)])
-    assert [run.signature for run in both.runs] == ["a", "b", "a1"]
-    assert (both.cells[0].diverged, both.cells[0].planned) == (("a1",), 2)
 
 
 def test_seconds_are_compared_on_equal_machines_alone() -> None:

@@ -128,5 +128,5 @@ def test_except_on_mrpc_needs_mrpc(tasks: tuple[str, ...], verdict: str) -> None
         with_sigma = place["init"] == "svd_w"
         return 60 + JITTER[seed] * with_sigma + 2 * (with_sigma != (place["task"] == "mrpc"))
 
-    found = on("sigma_helps_but_for_mrpc", "mini_init", grid(score, *places))
+    found = on("sigma_helps_but_for_mrpc", "mini_init_best", grid(score, *places))
     assert (found.ours[0].verdict, found.verdict) == ("supported", verdict)
