@@ -54,6 +54,7 @@ FIGURES: dict[str, tuple[Drawer, ...]] = {
     "mini_commonsense": (loss_curves, adapter_bytes, costs),
     "mini_init": (rate_grids,),
     "mini_init_best": (comparison,),
+    "mini_init_edge": (rate_grids,),
     "mini_spectrum": (retention, projection),
     "lr_finalists": (rates,),
     "lr_sensitivity": (rates,),
