@@ -26,8 +26,8 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others' gradients before it gives up."""
 PATIENCE = timedelta(days=1)
-"""How long it waits for a word: the first may answer tests for hours. That one died is noticed at once all the same:
-its connections close."""
+"""How long it waits for a word: the first may score or answer tests for hours. That one died is noticed at once all
+the same: its connections close."""
 FAREWELL = timedelta(seconds=5)
 VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -103,6 +103,37 @@ def told(action: Callable[[], T]) -> T:
         raise
     _broadcast(word)
     return value
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Meanwhile this process is alone: for what the first does while the others wait in `told`."""
+    global _words
+    words, _words = _words, None
+    try:
+        yield
+    finally:
+        _words = words
+
+
+def of_each(action: Callable[[], T]) -> list[T]:
+    """What `action` returns in every process, in their order, as JSON gives it back; what it raises in one of them, as
+    in `told`, in all."""
+    if _words is None:
+        return [action()]
+    failure: BaseException | None = None
+    word: dict[str, Any] = {}
+    try:
+        word["value"] = action()
+    except BaseException as error:
+        failure, word["raised"] = error, raised.to_json(error)
+    words = gathered(word)
+    if failure is not None:
+        raise failure
+    for other in words:
+        if "raised" in other:
+            raise raised.from_json(other["raised"])
+    return [other["value"] for other in words]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from lora_xs.ingredients import Ingredients
 from lora_xs.lease import Lease, RunBusy
 from lora_xs.phases import Phases
 from lora_xs.preparation import INPUTS, Prepared, prepare, rebuilt
-from lora_xs.processes import asked, first, gathered, joined, place, told
+from lora_xs.processes import asked, by_itself, first, gathered, joined, place, told
 from lora_xs.records import ATTEMPT, COLLAPSED, RECORD, Record, Status, read_record, write_record
 from lora_xs.spawning import run_in_processes
 from lora_xs.spec import RunSpec, canonical_json
@@ -229,10 +229,13 @@ class _Attempt:
         line = self.train[which]
         self.train["selected"] = {"which": which} | {key: line[key] for key in ("step", "epoch") if line}
         with self.phases("tests"):
-            self.train["tests"] = told(lambda: self._examined(prepared, which, stop))
+            if self.spec.evaluation.engine == "vllm":
+                self.train["tests"] = told(by_itself()(lambda: self._examined(prepared, which, stop)))
+            else:
+                self.train["tests"] = self._examined(prepared, which, stop)
 
     def _examined(self, prepared: Prepared, which: str, stop: StopRequest) -> dict[str, Any]:
-        """The tests' results. Of several processes the first answers alone: in the batches of a run that is alone."""
+        """The tests' results. Several processes share the batches, which are those of a run that is alone."""
         from lora_xs.adapters.files import load_adapter
         from lora_xs.evaluation.examination import examine
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,11 +18,14 @@ from lora_xs.evaluation.answers import score_generations
 from lora_xs.evaluation.generation import Engine, HfEngine, VllmEngine, answer
 from lora_xs.evaluation.generation.store import header_of
 from lora_xs.evaluation.readings import decoding_of, reads_completions, reads_likelihoods
+from lora_xs.processes import first, told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lora_xs.data.question_set import QuestionSet
+    from lora_xs.evaluation.generation.decoding import Decoding
+    from lora_xs.evaluation.generation.store import Generation
     from lora_xs.evaluation.likelihood import ChoiceScores
     from lora_xs.spec import RunSpec
 
@@ -46,6 +50,8 @@ def examine(
 ) -> dict[str, dict[str, Any]]:
     """By test, what the record says of it; completions lie in `folder/generations`, likelihoods in `likelihoods`.
 
+    Of several processes all call this: they share a test's generation, the first alone does the rest.
+
     model: carries the selected adapter; with `evaluation.merged` the adapter is folded into the base here, for good.
     base: the base model's folder, for engines that load it themselves. After an interruption completions go on where
     they stood; a test's likelihoods are kept where they were all there, otherwise made anew. `points` is the headline:
@@ -61,7 +67,8 @@ def examine(
     for test in tests:
         result: dict[str, Any] = {"n": len(test.questions)}
         if reads_likelihoods(spec, test):
-            result |= _by_likelihood(spec, model, tokenizer, test, folder / "likelihoods" / f"{test.name}.jsonl", stop)
+            file = folder / "likelihoods" / f"{test.name}.jsonl"
+            result |= told(partial(_by_likelihood, spec, model, tokenizer, test, file, stop))
         if reads_completions(spec, test):
             engine = engine or _engine(spec, model, tokenizer, folder, base)
             result |= _by_generation(spec, engine, test, folder / "generations" / f"{test.name}.jsonl", stop)
@@ -73,7 +80,8 @@ def _by_generation(spec: RunSpec, engine: Engine, test: QuestionSet, file: Path,
     evaluation = spec.evaluation
     decoding = decoding_of(spec, test)
     began = time.perf_counter()
-    with tqdm(total=len(test.questions), desc=test.name, unit="row", disable=not sys.stderr.isatty()) as bar:
+    shown = first() and sys.stderr.isatty()
+    with tqdm(total=len(test.questions), desc=test.name, unit="row", disable=not shown) as bar:
 
         def progress(done: int, of: int) -> None:
             bar.update(done - bar.n)
@@ -81,12 +89,17 @@ def _by_generation(spec: RunSpec, engine: Engine, test: QuestionSet, file: Path,
 
         settings = {"signature": spec.signature, "engine": evaluation.engine, "merged": evaluation.merged}
         generations = answer(test, engine, decoding, file, settings=settings, progress=progress)
-    seconds = time.perf_counter() - began
+    return told(lambda: _scored(spec, test, decoding, generations, time.perf_counter() - began))
+
+
+def _scored(
+    spec: RunSpec, test: QuestionSet, decoding: Decoding, generations: Sequence[Generation], seconds: float
+) -> dict[str, Any]:
     scores = score_generations(test.name, generations)
     return {
-        "points": scores.points[evaluation.scorer],
-        "standard_error": scores.standard_error[evaluation.scorer],
-        "scorer": evaluation.scorer,
+        "points": scores.points[spec.evaluation.scorer],
+        "standard_error": scores.standard_error[spec.evaluation.scorer],
+        "scorer": spec.evaluation.scorer,
         "scores": dict(scores.points),
         "no_answer": scores.no_answer,
         "published_not_strict": scores.differing("published", "strict"),

@@ -28,8 +28,8 @@ ASSUMPTIONS = (
     "and Commonsense170K on stand-ins), padded as the trainer pads; early stopping is not counted on",
     "tests: answers as long as the references; a batch decodes 2.5 times the mean before its last row ends",
     f"start: {START_SECONDS:.0f} s a run and its weights read at 1 GB/s; every truncated SVD is made anew",
-    "several devices: hours are the sum over them, memory is each one's; they share training without loss, and all but "
-    "one wait while it starts and while it answers tests",
+    "several devices: hours are the sum over them, memory is each one's; they share training and generation without "
+    "loss; all of them start, and wait while one reads likelihoods",
     "memory: AdamW in fp32, the longest rows in one micro-batch, 10 % lost to fragments; disk: best and last adapter, "
     "answers, logs; checkpoints are apart, they go when the run is finished",
 )
@@ -66,7 +66,7 @@ def estimate(spec: RunSpec, device: Device, factor: float = 1.0) -> Cost:
     tests = factor * _test_seconds(spec, shape, work, flops, device, rate)
     start = START_SECONDS + memory.whole / LOAD_BYTES + factor * flops.start / rate
     return Cost(
-        gpu_hours=(train + spec.trainer.processes * (tests + start)) / 3600,
+        gpu_hours=(train + _waiting(spec) * tests + spec.trainer.processes * start) / 3600,
         peak_gib=memory.gib,
         disk_mib=disk.kept / 2**20,
         flops=flops.total,
@@ -74,6 +74,12 @@ def estimate(spec: RunSpec, device: Device, factor: float = 1.0) -> Cost:
         train_seconds=train,
         steps=work.steps,
     )
+
+
+def _waiting(spec: RunSpec) -> int:
+    """Devices that a run holds for each one that is at work on its tests."""
+    shared = spec.evaluation.engine == "hf" and spec.evaluation.reading == "generation"
+    return 1 if shared else spec.trainer.processes
 
 
 def assumed_rows(spec: RunSpec) -> bool:

@@ -338,6 +338,9 @@ def test_several_devices_share_a_model_that_is_sharded_and_repeat_one_that_is_no
     alone = planned(tmp_path, "method=lora", "trainer.batch_size=32").spec
     both = [estimate(spec, device_named("h100")) for spec in (lora, alone)]
     assert both[0].steps == both[1].steps and both[0].peak_gib < both[1].peak_gib
+    math = [planned(tmp_path, "task=math/metamathqa", "rank=64", f"trainer.processes={n}").spec for n in (1, 4)]
+    hours = [estimate(spec, device_named("h100")).gpu_hours for spec in math]
+    assert hours[0] < hours[1] < 1.1 * hours[0]  # each starts; training and answers are shared
 
 
 def test_a_finished_run_left_what_was_planned_on_disk(tiny_run: Any) -> None:

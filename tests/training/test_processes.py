@@ -31,6 +31,7 @@ def test_two_processes_are_one_run_for_labels_and_responses_whatever_the_method(
 ) -> None:
     settings = [[*still_overrides, f"method={method}"] for method in LABELS]
     settings[0].append("init.std=0.1")
+    decoder_overrides = [*decoder_overrides, "evaluation.generation_tokens=1"]  # a batch a question
     settings += [[*decoder_overrides, "trainer.loss=tokens"],
                  [*decoder_overrides, "trainer.loss=micro_batches", "trainer.loss_rows=2", "method=lora_sb",
                   "init.samples=5", "init.batch_size=2"]]  # fmt: skip
@@ -55,6 +56,8 @@ def test_two_processes_are_one_run_for_labels_and_responses_whatever_the_method(
         assert not list(two.folder.glob("checkpoints")) and not (two.folder / "lease.json").exists()
     tests = [read_record(spec.folder).train["tests"]["word_problems"] for spec in (alone[4], together[4])]
     assert tests[0]["scores"] == tests[1]["scores"] and tests[0]["tokens"] == tests[1]["tokens"]
+    answers = [(s.folder / "generations" / "word_problems.jsonl").read_text() for s in (alone[4], together[4])]
+    assert answers[0] == answers[1] and len(answers[0].splitlines()) == 4  # three batches, shared by two
 
 
 @pytest.mark.parametrize(("rows", "batch", "held", "ranks"), [(33, 16, 3, 2), (7, 4, 2, 3), (5, 5, 5, 4), (1, 8, 8, 2)])

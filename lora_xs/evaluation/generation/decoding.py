@@ -54,12 +54,13 @@ class Engine(Protocol):
         ...
 
     def batches(
-        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = ()
+        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = (), share: tuple[int, int] = (0, 1)
     ) -> Iterator[list[tuple[int, Completion]]]:
         """The same, batch by batch as they are finished, each completion with its prompt's index.
 
         The division into batches is that of all `prompts`; those with an index in `skip` are then left out, so a set
-        that was interrupted between two batches goes on with the very batches it would have had.
+        that was interrupted between two batches goes on with the very batches it would have had. share: of what is
+        left, (i, n) takes every n-th batch, beginning with the i-th.
         """
         ...
 

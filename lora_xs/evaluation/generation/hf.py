@@ -53,16 +53,16 @@ class HfEngine:
         return [found[index] for index in range(len(prompts))]
 
     def batches(
-        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = ()
+        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = (), share: tuple[int, int] = (0, 1)
     ) -> Iterator[list[tuple[int, Completion]]]:
         """The same by batches, longest prompts first; see `Engine.batches`."""
         ids = self.tokenizer(list(prompts))["input_ids"] if prompts else []
         lengths = [len(row) for row in ids]
         check_room(lengths, decoding, context_of(self.model))
-        for planned in plan_batches(lengths, decoding, self.tokens_at_once):
-            batch = [index for index in planned if index not in skip]
-            if not batch:
-                continue
+        planned = plan_batches(lengths, decoding, self.tokens_at_once)
+        left = [rest for batch in planned if (rest := [index for index in batch if index not in skip])]
+        first, step = share
+        for batch in left[first::step]:
             rows = [ids[index] for index in batch]
             with torch.inference_mode(), evaluating(self.model), _own_defaults(self.model):
                 written = self._greedy(rows, decoding) if decoding.beams == 1 else self._beams(rows, decoding)

@@ -54,12 +54,14 @@ class VllmEngine:
         return [completion for batch in self.batches(prompts, decoding) for _, completion in batch]
 
     def batches(
-        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = ()
+        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = (), share: tuple[int, int] = (0, 1)
     ) -> Iterator[list[tuple[int, Completion]]]:
         """The same, `rows_at_once` prompts at a time in the prompts' order; see `Engine.batches`.
 
-        Raises UserError for beam search, which vLLM's batched engine does not do.
+        Raises UserError for beam search, which vLLM's batched engine does not do, and for a share: it takes the whole.
         """
+        if share != (0, 1):
+            raise UserError("engine=vllm answers in one process; hand it the whole set")
         if decoding.beams != 1:
             raise UserError(f"evaluation.beams={decoding.beams} with engine=vllm: it decodes greedily; use engine=hf")
         ids = self.tokenizer(list(prompts))["input_ids"] if prompts else []

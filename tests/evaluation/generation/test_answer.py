@@ -33,7 +33,7 @@ class Echo:
         self.fails_at = fails_at
 
     def batches(
-        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = ()
+        self, prompts: Sequence[str], decoding: Decoding, skip: Collection[int] = (), share: tuple[int, int] = (0, 1)
     ) -> Iterator[list[tuple[int, Completion]]]:
         for number, start in enumerate(range(0, len(prompts), 2)):
             batch = [index for index in range(start, min(start + 2, len(prompts))) if index not in skip]
@@ -109,7 +109,7 @@ from lora_xs.data.question_set import Question, QuestionSet
 from lora_xs.evaluation.generation import Completion, Decoding, answer
 
 class Killed:
-    def batches(self, prompts, decoding, skip=()):
+    def batches(self, prompts, decoding, skip=(), share=(0, 1)):
         yield [(0, Completion("first", 1, "eos")), (1, Completion("second", 1, "eos"))]
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -260,3 +260,18 @@ def test_batches_hold_what_fits_longest_first() -> None:
     planned = plan_batches(list(range(100)), Decoding(10), 500)
     assert sorted(index for batch in planned for index in batch) == list(range(100))
     assert all((max(batch) + 10) * len(batch) <= 500 for batch in planned)
+
+
+def test_two_processes_share_a_set_and_stop_together_where_one_fails(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    script = Path(__file__).with_name("sharing_ranks.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def both(fails: str) -> list[str]:
+        subprocess.run([*torchrun, str(script), str(file), fails], check=True, capture_output=True, timeout=120)
+        return [(tmp_path / f"said.{rank}").read_text() for rank in (0, 1)]
+
+    assert both("1") == ["the second has no room"] * 2
+    assert [one.id for one in read_generations(file)[1]] == ["t/0", "t/1"]  # the round both had finished
+    assert both("0") == ["t/0:0 t/1:1 t/2:0 t/3:1 t/4:0 t/5:1 t/6:0", ""]
+    assert [one.id for one in read_generations(file)[1]] == [f"t/{i}" for i in range(7)]  # as if one had been alone
