@@ -112,7 +112,7 @@ def test_modules_and_fractions_of_two_runs_are_two_pairs(way: int) -> None:
 def test_four_kinds_of_noise_against_one_run_are_one_pair() -> None:
     kinds = ["update", *(f"update_plus_noise_1e-{n}" for n in (2, 3, 4, 5))]
     cells = grid(lambda place, seed: 60.0 + JITTER[seed], *({"decomposed_matrix": kind} for kind in kinds))
-    (found,) = findings(BY_NAME["noise_hurts"], lambda name, overrides=(): Material(name, "", "", cells))
+    found, _ = findings(BY_NAME["noise_hurts"], lambda name, overrides=(): Material(name, "", "", cells))
     assert (found.ours[0].n, len(found.ours[0].differences)) == (3, 12)
 
 

@@ -63,9 +63,10 @@ COUNTS = {
     "mini_init_best": (10, 3, 0),
     "mini_init_edge": (30, 1, 0),
     "mini_math": (3, 3, 0),
+    "mini_sb": (11, 3, 0),
     "mini_spectrum": (3, 1, 0),
 }
-UNIQUE_RUNS = 1957
+UNIQUE_RUNS = 1987
 FOUR_GRIDS = {"table12": "sst2", "table13": "mrpc", "table14": "cola", "table15": "qnli"}
 Runs = Mapping[str, list[PlannedRun]]
 

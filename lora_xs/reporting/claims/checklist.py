@@ -247,23 +247,24 @@ CLAIMS: tuple[Claim, ...] = (
         (Part("loss before the first step", start_below),), "seed by seed at equal rank; nothing is printed",
     ),
     Claim(
-        "sb_needs_no_alpha", "LoRA-SB needs no tuning of alpha", "LoRA-SB §3", (*SB_TABLES,), ("mini_glue",),
+        "sb_needs_no_alpha", "LoRA-SB needs no tuning of alpha", "LoRA-SB §3", (*SB_TABLES,), ("mini_sb",),
         (Part("another alpha moves the score by less than a point", other_alphas, 1.0),),
         "runs that differ in alpha alone, wherever they lie; no table of the paper varies it",
     ),
     Claim(
         "few_rows_suffice", "50 rows suffice for LoRA-SB's estimate", "LoRA-SB version 4, table of init samples",
-        ("sb_table_v4_init_samples",), (), (Part("50 rows at most half a point below 500", fifty_rows, 0.5),),
+        ("sb_table_v4_init_samples",), ("mini_sb",), (Part("50 rows at most half a point below 500", fifty_rows, 0.5),),
         "seed by seed, the mean of a run's tests",
     ),
     Claim(
-        "noise_hurts", "Noise on the estimated update hurts", "LoRA-SB Table 4", ("sb_table04_decomposed_matrix",), (),
+        "noise_hurts", "Noise on the estimated update hurts", "LoRA-SB Table 4", ("sb_table04_decomposed_matrix",),
+        ("mini_sb",),
         (Part("ΔW above ΔW with noise", variants("decomposed_matrix", "update", *NOISES)),),
         "seed by seed, the mean of a run's tests and over the sizes of noise",
     ),
     Claim(
         "orthonormal_is_better", "Orthonormal factors beat others", "LoRA-SB Figure 3", ("sb_figure03_orthonormality",),
-        (), (Part("orthonormal above not", variants("variant", "orthonormal", "non_orthonormal")),),
+        ("mini_sb",), (Part("orthonormal above not", variants("variant", "orthonormal", "non_orthonormal")),),
         "seed by seed, the mean of a run's tests",
     ),
 )  # fmt: skip

@@ -119,6 +119,7 @@ def findings(claim: Claim, gather: Gather, overrides: Sequence[str] = (), only: 
 NOTES = {
     "mini_glue": "its rates were chosen on STS-B, with seed 0 and, of each method's two best, seeds 1 and 2 too",
     "mini_init_best": "each variant at the best of twelve pairs of rates, chosen with seed 0, which is among the three",
+    "mini_sb": "one task, at the lower of the two best rates of lr_finalists, at which seeds differ by some 4 points",
     "mini_math": "its rates were not searched: LoRA-XS's is of its Table 3, the others' are ours",
 }
 """What a reader of a verdict on an experiment must know of it."""

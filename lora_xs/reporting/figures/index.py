@@ -55,6 +55,7 @@ FIGURES: dict[str, tuple[Drawer, ...]] = {
     "mini_init": (rate_grids,),
     "mini_init_best": (comparison,),
     "mini_init_edge": (rate_grids,),
+    "mini_sb": (comparison, samples),
     "mini_spectrum": (retention, projection),
     "lr_finalists": (rates,),
     "lr_sensitivity": (rates,),
