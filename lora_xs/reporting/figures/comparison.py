@@ -23,13 +23,18 @@ PANELS = ("model", "task")
 
 
 def comparison(material: Material) -> list[Picture]:
-    """One figure, or none without numbers."""
-    keys = [key for key in VARIANTS if len(distinct(material.cells, key)) > 1]
-    if material.is_empty or not keys:
+    """A figure for each thing that varies, of the cells that have it; none without numbers."""
+    having = {key: [cell for cell in material.cells if key in cell.place] for key in VARIANTS}
+    keys = [key for key, cells in having.items() if len(distinct(cells, key)) > 1]
+    if material.is_empty:
         return []
-    panels = panels_of(material.cells, keys[0])
     caption = f"{material.heading}. Bars, ours above the published score of the same variant. {WHISKERS} {material.how}"
-    return [Picture(f"{material.name}-{KIND}", KIND, material.name, caption, _draw(material, panels))]
+    pictures = []
+    for key in keys:
+        name = f"{material.name}-{KIND}" if len(keys) == 1 else f"{material.name}-{KIND}-{key}"
+        picture = _draw(material, panels_of(having[key], key))
+        pictures.append(Picture(name, KIND, material.name, caption, picture))
+    return pictures
 
 
 def panels_of(cells: Sequence[Cell], key: str) -> dict[str, list[Bar]]:
