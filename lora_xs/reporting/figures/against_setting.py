@@ -101,11 +101,11 @@ def _how_little(material: Material) -> str:
 
 
 def _without(material: Material, setting: Setting) -> list[str]:
-    """What has a number and no place on the axis, at its best."""
+    """Series that have a number and no place on the axis, at their best."""
     left: dict[str, list[Cell]] = {}
     for cell in material.cells:
-        if setting.x not in cell.place and cell.ours is not None:
-            left.setdefault(cell.place.get(setting.series, ""), []).append(cell)
+        if setting.x not in cell.place and setting.series in cell.place and cell.ours is not None:
+            left.setdefault(cell.place[setting.series], []).append(cell)
     words = []
     for series, cells in left.items():
         best = (min if is_loss(cells) else max)(cells, key=lambda cell: cell.ours or 0.0)
