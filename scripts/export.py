@@ -22,14 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Turn a trained LoRA-XS adapter into plain LoRA, or merge it.")
     parser.add_argument("adapter", type=Path, help="folder of the adapter, or of its run")
     parser.add_argument("--to", type=Path, required=True, help="folder to write; new, or empty")
-    parser.add_argument("--base", help="base model's folder or hub name (default: the one the adapter names)")
+    parser.add_argument(
+        "--base", help="base model's folder or hub name (default: the run's, or what the adapter names)"
+    )
     parser.add_argument("--merge", action="store_true", help="write the whole merged model instead of an adapter")
     options = parser.parse_args(arguments)
-    from lora_xs.adapters.export import export_lora, free_folder, head_modules, load_adapted
+    from lora_xs.adapters.export import export_lora, free_folder, head_modules, load_adapted, run_base
     from lora_xs.atomic import new_folder
 
     place = free_folder(options.to)
-    model = load_adapted(options.adapter, options.base)
+    model = load_adapted(options.adapter, options.base or run_base(options.adapter))
     if options.merge:
         with new_folder(place) as temporary:
             model.merge_and_unload(safe_merge=True).save_pretrained(str(temporary))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from lora_xs.adapters.trainable import PEFT_PREFIX
 from lora_xs.adapters.tuner import LoraXsConfig, LoraXsLayer
 from lora_xs.atomic import new_folder
 from lora_xs.errors import UserError
+from lora_xs.models import locate
+from lora_xs.spec import RunSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +32,7 @@ _AUTO_CLASSES = {
     "QUESTION_ANS": "AutoModelForQuestionAnswering",
     "FEATURE_EXTRACTION": "AutoModel",
 }
+SPEC = "spec.json"
 _OUTPUT_WEIGHTS = ("out_proj.weight", "classifier.weight", "score.weight")
 
 
@@ -87,6 +91,25 @@ def load_adapted(folder: str | Path, base: str | Path | None = None) -> PeftMode
     if strangers:
         raise UserError(f"{place / HEAD}: the base model has no {strangers[0]}; give the one that was trained")
     return model
+
+
+def run_base(folder: str | Path) -> Path | None:
+    """Where the base model lies of the run whose folder, or whose adapter's folder, this is; None where it is no run's.
+
+    Packaged weights have no name that transformers could look up. Raises UserError where the run's model is not here.
+    """
+    place = Path(folder)
+    file = next((one / SPEC for one in (place, *place.absolute().parents[:2]) if (one / SPEC).is_file()), None)
+    if file is None:
+        return None
+    try:
+        spec = RunSpec.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); give the base model's folder with --base") from None
+    try:
+        return locate(spec.model).folder
+    except UserError as error:
+        raise UserError(f"{error}; or give its folder with --base") from None
 
 
 def head_modules(folder: str | Path) -> list[str]:

@@ -29,6 +29,8 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     for text in spelled:
         if text.startswith("~"):
             raise UserError(f"{text}: nothing can be taken out of a run's config; give another value with {text[1:]}=…")
+        if text.endswith("="):  # of an unset variable, say; Hydra would take it for an empty text
+            raise UserError(f"{text} has no value; give one, {text}null for none, or leave it out")
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             config = compose(config_name="config", overrides=spelled)

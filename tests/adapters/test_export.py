@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification
 
 from lora_xs import LoraXsConfig, export_lora
 from lora_xs.errors import UserError
+from lora_xs.spec.compose import compose_spec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -180,6 +181,24 @@ def test_command_finds_the_base_the_adapter_names_and_the_head_beside_it(tmp_pat
     plain = AutoModelForSequenceClassification.from_pretrained(str(tmp_path / "encoder"), num_labels=3)
     plain = PeftModel.from_pretrained(plain, str(tmp_path / "plain"))
     torch.testing.assert_close(logits(plain), logits(model), atol=1e-5, rtol=0)
+
+
+def test_a_run_s_base_is_where_its_model_lies_whatever_name_the_weights_have(tmp_path, base_folder, command, capsys):
+    base = AutoModelForSequenceClassification.from_pretrained(str(base_folder))
+    base.config._name_or_path = "nobody/has-this-name"  # as of weights out of a package
+    model, run = trained(base), tmp_path / "run"
+    model.save_pretrained(str(run / "adapter" / "best"))
+    spec = compose_spec(["task=reviews", f"model.path={base_folder}", "model=minilm", "model.name=tiny"])
+    (run / "spec.json").write_text(json.dumps(spec.to_json()))
+    for number, given in enumerate((run, run / "adapter" / "best")):
+        assert command.main([str(given), "--to", str(tmp_path / f"plain{number}")]) == 0
+        plain = PeftModel.from_pretrained(oracle.bert(), str(tmp_path / f"plain{number}"))
+        torch.testing.assert_close(logits(plain), logits(model), atol=1e-5, rtol=0)
+    (base_folder / "config.json").unlink()
+    capsys.readouterr()
+    assert command.main([str(run), "--to", str(tmp_path / "none")]) == 2
+    said = capsys.readouterr().err
+    assert "or give its folder with --base" in said and said.count("\n") == 1
 
 
 def test_command_answers_mistakes_in_one_line_and_status_two(tmp_path, base_folder, command, capsys):

@@ -101,6 +101,8 @@ def test_all_seven_models_of_the_papers_and_both_packaged_ones_are_offered() -> 
         (["method=lora", "method.save_factors=true"], "has no meaning for method=lora"),
         (["trainer.device_batch_size=5"], "not a multiple of"),
         (["task.main_metric=pearson"], "is not among task.metrics"),
+        (["start_from="], "start_from.run= has no value"),
+        (["data.root="], "data.root= has no value"),
         (["start_from=nowhere"], "no adapter_model.safetensors"),
         (["launcher=slurm"], "use launcher=local"),
         (["task=glue/mrpc", "rank=16", "model=llama3-8b", "trainer.learning_rate=1e-3"], "is a decoder"),

@@ -79,7 +79,7 @@ def _pictures(material: Material, setting: Setting) -> list[Picture]:
         label_edges(axes, head(setting.x), score_label(cells))
         drawn = {line.series for lines in panels.values() for line in lines}
         sources = {line.ours for lines in panels.values() for line in lines}
-        shown = [one for one in series if one in drawn]
+        shown = [one for one in series if one and one in drawn]  # a single line needs no name
         handles = [*series_handles(setting.series, shown, series), *source_handles(sources)]
         handles += [_ring_handle()] if setting.best else []
         notes = [*coverage(material.cells), *_without(material, setting)]

@@ -131,4 +131,4 @@ def _short(value: float) -> str:
     for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if abs(value) >= scale:
             return f"{value / scale:.2f}{unit}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
