@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,14 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger().setLevel(logging.INFO)
+    # on a processor with bf16 instructions it tells every import which optional kernels it has not got
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+def quiet_command() -> None:
+    """`quiet_libraries` for a command without a log: what libraries say to each other's developers goes nowhere."""
+    quiet_libraries()
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 def import_libraries(quantised: bool) -> None:

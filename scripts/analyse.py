@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
 from lora_xs.exit_status import FAILED, FINISHED, INTERRUPTED, told_in_a_line
+from lora_xs.imports import quiet_command
 
 if TYPE_CHECKING:
     from lora_xs.analysis.record import AnalysisRecord
@@ -37,6 +38,7 @@ TIMED = ("table05_svd_overhead", "table06_runtime", "sb_table05_init_overhead")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, 1 where another process is at it, 2 for a mistake, 130 when stopped."""
     options = _parser().parse_args(arguments)
+    quiet_command()
     try:
         return _cost(options) if options.analysis == "cost" else _study(options)
     except KeyboardInterrupt:

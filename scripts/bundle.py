@@ -18,12 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.errors import UserError
 from lora_xs.exit_status import FINISHED, told_in_a_line
+from lora_xs.imports import quiet_command
 
 
 @told_in_a_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the arguments say; exit status 0, or 2 for a mistake of the user's."""
     options = _parser().parse_args(arguments)
+    quiet_command()
     if options.action == "list":
         _list(options.bundle, options.check)
     elif options.action == "unpack":

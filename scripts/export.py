@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lora_xs.exit_status import FINISHED, told_in_a_line
+from lora_xs.imports import quiet_command
 
 
 @told_in_a_line
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--merge", action="store_true", help="write the whole merged model instead of an adapter")
     options = parser.parse_args(arguments)
+    quiet_command()
     from lora_xs.adapters.export import export_lora, free_folder, head_modules, load_adapted, run_base
     from lora_xs.atomic import new_folder
 

@@ -29,8 +29,7 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     for text in spelled:
         if text.startswith("~"):
             raise UserError(f"{text}: nothing can be taken out of a run's config; give another value with {text[1:]}=…")
-        if text.endswith("="):  # of an unset variable, say; Hydra would take it for an empty text
-            raise UserError(f"{text} has no value; give one, {text}null for none, or leave it out")
+        require_value(text)
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
             config = compose(config_name="config", overrides=spelled)
@@ -40,6 +39,12 @@ def compose_config(overrides: Sequence[str]) -> dict[str, Any]:
     assert isinstance(plain, dict)
     _check_model(plain["model"])
     return {str(key): value for key, value in plain.items()}
+
+
+def require_value(override: str) -> None:
+    """Raises UserError for `key=`, of an unset variable, say, which Hydra would take for an empty text."""
+    if override.endswith("="):
+        raise UserError(f"{override} has no value; give one, {override}null for none, or leave it out")
 
 
 def compose_spec(overrides: Sequence[str]) -> RunSpec:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lora_xs.errors import UserError
 from lora_xs.spec import RunSpec
-from lora_xs.spec.compose import GROUPS, compose_config, options
+from lora_xs.spec.compose import GROUPS, compose_config, options, require_value
 
 Choices = tuple[tuple[str, str], ...]  # (group, name), in the order given, a group once
 
@@ -29,6 +29,7 @@ def settled(overrides: Sequence[str]) -> tuple[str, ...]:
         key, equals, _ = override.partition("=")
         if not equals:
             raise UserError(f"{override!r} is no override; write key=value")
+        require_value(override)
         if key == "force":
             raise UserError(f"{override} is not a property of a run; leave it out of experiments")
         key = {"start_from": "start_from.run", "rank": "rank.r"}.get(key, key)

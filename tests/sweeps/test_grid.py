@@ -185,6 +185,8 @@ def test_a_refused_run_names_its_cell(written: Write) -> None:
         expand(experiment, ["trainer.lr=3"])
     with pytest.raises(UserError, match="force=true is not a property of a run"):
         expand(experiment, ["force=true"])
+    with pytest.raises(UserError, match=r"data\.root= has no value"):
+        settled(["task=reviews", "data.root="])
 
 
 def test_what_cannot_be_taken_is_said(written: Write, tmp_path: Path) -> None:
