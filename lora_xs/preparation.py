@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lora_xs.data.questions import QuestionSet
     from lora_xs.models import Location
     from lora_xs.training.loggers import Unbreakable
+    from lora_xs.training.milestones import Milestones
     from lora_xs.training.progress import Progress
     from lora_xs.training.trainer import RunTrainer
 
@@ -46,6 +47,7 @@ class Prepared:
     inputs: dict[str, Any]
     logger: Unbreakable | None
     progress: Progress
+    milestones: Milestones
 
 
 def prepare(
@@ -136,9 +138,10 @@ def prepare(
         )
         own_stream(spec.seed)
         progress = Progress(f"{task.name} {folder.parent.name} seed {spec.seed}", task.main_metric, shown=first())
-        trainer.add_callback(Milestones(trainer, progress, stop, logger, folder))
+        milestones = Milestones(trainer, progress, stop, logger, folder)
+        trainer.add_callback(milestones)
         until_ready.pop_all()
-    return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress)
+    return Prepared(trainer, tokenizer, location, tests, facts, inputs, logger, progress, milestones)
 
 
 def _check_installed(spec: RunSpec, tests: list[QuestionSet]) -> None:

@@ -129,6 +129,7 @@ class _Attempt:
                     status, error = self._collapse(prepared.trainer)
                 except Diverged as diverged:
                     status, error = "diverged", {"what": str(diverged), "step": diverged.step}
+                    prepared.milestones.write_history()  # how it came to that, since the last evaluation
                 self._save(prepared)
                 if prepared.tests and status == "finished":
                     self._answer_tests(prepared, stop)

@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_is_a_diverged_record_that_says_where(tiny_run
     record = run(spec)
     assert record.status == "diverged"
     assert 1 <= record.run["error"]["step"] <= 12 and "the loss is" in record.run["error"]["what"]
-    assert read_record(spec.folder) == record
+    assert read_record(spec.folder) == record and (spec.folder / "metrics.jsonl").is_file()
     assert all(math.isfinite(v) for line in record.train["evaluations"] for v in (line["matthews"], line["loss"]))
 
 

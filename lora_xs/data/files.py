@@ -62,7 +62,7 @@ def gather_rows(
         origin = {"source": "hub", "repo": hub.repo, "revision": commit, "files": {}}
     rows: list[Row] = []
     for name, path in paths.items():
-        content = path.read_bytes()
+        content = _content(path)
         origin["files"][name] = sha256(content)
         if hub and hub.git_blob:
             blob = hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False)
@@ -80,16 +80,23 @@ def gather_matching(request: Request, pattern: str, otherwise: str) -> tuple[lis
     if request.source == "auto" and not (request.root or os.environ.get("LORA_XS_DATA")):
         raise UserError(_missing(request, "no folder is named", (pattern,), None, otherwise))
     folder = local_root(request)
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
     if not names:
         raise UserError(_missing(request, f"no file {folder / pattern}", (pattern,), None, otherwise))
     rows: list[Row] = []
     files: dict[str, str] = {}
     for name in names:
-        content = (folder / name).read_bytes()
+        content = _content(folder / name)
         files[name] = sha256(content)
         rows += read_rows(folder / name, content)
     return rows, {"source": "local", "files": files}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file that can") from None
 
 
 def read_rows(path: Path, content: bytes) -> list[Row]:

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from lora_xs.atomic import replace_file
@@ -68,7 +69,7 @@ def text_of(path: Path) -> bytes:
             entry = archive.getmember(f"hutto_ICWSM_2014/{TEXT}")
             stream = archive.extractfile(entry)
             return _bounded(path, stream.read() if stream and entry.size <= LIMIT else None)
-    except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not the archive of {PACKAGE} {VERSION} ({error})") from error
 
 

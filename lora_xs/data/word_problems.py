@@ -1,8 +1,9 @@
 """Arithmetic word problems made here: rows to train on and questions to ask on a machine that has nothing else.
 
 Everything follows from SHA-256 of the seed and a running number, so every platform makes the same texts. Whether a
-problem is trained on or asked follows from its template and numbers alone: the test shares neither a text nor a whole
-calculation with the training rows, whatever names and things stand in them; single lines of one (3 * 10 = 30) it does.
+problem is trained on or asked follows from its template and numbers alone: the test shares no text with the training
+rows, whatever names and things stand in them, and with the seed in use no whole calculation either, though two
+templates calculate alike; single lines of one (3 * 10 = 30) it does.
 """
 
 from __future__ import annotations

@@ -84,9 +84,10 @@ def workload_of(spec: RunSpec, gpu: bool) -> Workload:
     epochs = steps / per_epoch
     micro = micro_rows(spec, gpu)
     batch = min(trainer.batch_size, rows)
-    free = padding_of(spec, gpu) == "free"
-    longest = float(task.max_length) if trainer.padding == "max_length" else known.longest(task.max_length)
-    if trainer.padding == "max_length":
+    padding = padding_of(spec, gpu)
+    free = padding == "free"
+    longest = float(task.max_length) if padding == "max_length" else known.longest(task.max_length)
+    if padding == "max_length":
         width = float(task.max_length)
     else:
         width = known.mean(task.max_length) if free else known.padded(task.max_length, batch, micro)

@@ -27,7 +27,7 @@ def drawn(rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[list[in
 class BatchOrder(Sampler[Any]):
     """Row indices, `batch_size` at a time from a seeded permutation, the longest of each batch first.
 
-    lengths: tokens of each row. `set_epoch` chooses the permutation; accelerate calls it before every epoch.
+    lengths: tokens of each row. `set_epoch` chooses the permutation; the Trainer calls it before every epoch.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:

@@ -77,7 +77,9 @@ def save_checkpoint(
             (temporary / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
             write_json(temporary / STATE, state)
             write_json(temporary / MANIFEST, {f.name: _digest(f) for f in sorted(temporary.iterdir())})
-        for old in sorted(root.glob("step-*"))[:-KEEP]:
+        kept = sorted(root.glob("step-*"))
+        beyond = [other for other in kept if other.name > folder.name]  # unsound, or it would have gone on there
+        for old in [*beyond, *[one for one in kept if one not in beyond][:-KEEP]]:
             shutil.rmtree(old, ignore_errors=True)
 
     told(write)

@@ -18,8 +18,9 @@ class Ledger:
     history: a dict a line of metrics.jsonl. tokens: real tokens, padding apart. padded: tokens computed.
     batches: sum modulo 2⁶⁴ of a hash of every (step, row) trained on: the order inside a step and the split into
     micro-batches or processes do not matter, so two methods that saw the same batches have the same number.
-    train_seconds: of all attempts. attempts: of each, when it `started`, its `commit`, and the `seconds` of the phases
-    before its training; where the clock stopped at a kill, what came after the last checkpoint is missing.
+    train_seconds: of all attempts, with the evaluations while they train. attempts: of each, when it `started`, its
+    `commit`, and the `seconds` of the phases before its training; where the clock stopped at a kill, what came after
+    the last checkpoint is missing.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -33,11 +33,13 @@ class Material:
 
 def labelled(spec: RunSpec, rows: TaskRows, tokenizer: PreTrainedTokenizerBase) -> Material:
     """Texts with a label each."""
+    import torch
+
     from lora_xs.data.tokens import tokenize_rows
 
     tokens = tokenize_rows(rows, tokenizer, spec.task.max_length)
     # free: the model itself lays rows end to end (lora_xs.models.unpadded)
-    padding: Any = "max_length" if spec.trainer.padding == "max_length" else "longest"
+    padding: Any = "max_length" if padding_of(spec, torch.cuda.is_available()) == "max_length" else "longest"
     collate = Collator(tokenizer, padding=padding, max_length=spec.task.max_length)
     facts = {"truncated_rows": tokens.truncated}
     return Material(tokens.train, _longest_first(tokens.validation), collate, facts, tokens.identity)

@@ -84,7 +84,7 @@ class Milestones(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._saved_at = time.monotonic()
         self.write_history()
-        self.stop.agreed()
+        self.stop.agree()
         told(self.stop.raise_if_asked)
 
     def write_history(self) -> None:

@@ -49,12 +49,9 @@ class StopRequest:
         for check in self.checks:
             check()
 
-    def agreed(self) -> bool:
-        """Whether a signal has come to any of the run's processes, which all ask this at the same place."""
-        signum = int(most(self.signum or 0)[0])
-        if signum:
-            self.signum = signum
-        return signum > 0
+    def agree(self) -> None:
+        """Let every process of the run know of a signal that came to one; they all call this at the same place."""
+        self.signum = int(most(self.signum or 0)[0]) or self.signum
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum == signal.SIGINT and signum == signal.SIGINT:

@@ -52,6 +52,7 @@ class RunTrainer(Trainer):
         self._own = Ledger()  # what this process counted since it last told the others
         self._pending: list[Tensor] = []  # losses of finished steps, still on the device
         self._step_loss: Tensor | None = None
+        self._rate = 0.0
         self._clock = time.perf_counter()
         validates = arguments.get("eval_dataset") is not None
         layers = layers_to_shard(arguments["model"]) if spec.trainer.sharding == "fsdp" else ()
@@ -175,6 +176,7 @@ class RunTrainer(Trainer):
             computed = sum(tokens for _, tokens in rows) if self.unpadded else inputs["input_ids"].numel()
             self._own.saw(rows, computed, self.state.global_step)
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self._rate = float(self.lr_scheduler.get_last_lr()[0])  # after the step it is the next one's
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
 
@@ -207,9 +209,8 @@ class RunTrainer(Trainer):
                 raise Diverged(first + offset, loss)
         self.ledger.saw_losses(losses)
         if losses and self.state.global_step % self.spec.trainer.log_steps == 0:
-            rate = self.lr_scheduler.get_last_lr()[0]
             line = {"kind": "train", "step": self.state.global_step, "epoch": self.epoch(), "loss": losses[-1]}
-            self.ledger.history.append({**line, "learning_rate": rate})
+            self.ledger.history.append({**line, "learning_rate": self._rate})
 
     def mark_time(self) -> None:
         """Add the seconds since the last mark to the ledger, so that interruptions do not lose them."""

@@ -80,6 +80,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
     assert checkpoints.newest_sound(tmp_path, "sig") == good
 
 
+def test_damaged_ones_of_later_steps_do_not_push_out_what_is_saved_below_them(tmp_path: Path) -> None:
+    for step in (40, 50):
+        (save(tmp_path, step, parts()) / checkpoints.WEIGHTS).write_bytes(b"damaged")
+    assert checkpoints.newest_sound(tmp_path, "sig") is None
+    saved = save(tmp_path, 10, parts())
+    assert checkpoints.newest_sound(tmp_path, "sig") == saved and list(tmp_path.glob("step-*")) == [saved]
+
+
 def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
     save(tmp_path, 1, parts(), signature="other")
     assert checkpoints.newest_sound(tmp_path, "sig") is None

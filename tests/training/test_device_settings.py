@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lora_xs.errors import UserError
+from lora_xs.ingredients import Ingredients
 from lora_xs.spec import RunSpec
 from lora_xs.spec.layout import padding_of
 from lora_xs.sweeps.memory import computed_bytes
@@ -26,6 +27,16 @@ def products_as_before() -> Iterator[None]:
 
 def arguments(spec: RunSpec, folder: Path):
     return training_arguments(spec, folder, True, (), False)
+
+
+def widths(spec: RunSpec) -> set[int]:
+    """How many tokens wide the run's training batches of four rows are."""
+    ingredients = Ingredients()
+    rows = ingredients.rows(spec)
+    _, tokenizer = ingredients.base(spec, ingredients.location(spec), len(rows.labels))
+    material = ingredients.material(spec, rows, tokenizer)
+    train = [material.train[place] for place in range(len(material.train))]
+    return {material.collate(train[at : at + 4])["input_ids"].shape[1] for at in range(0, len(train), 4)}
 
 
 @pytest.mark.parametrize(("precision", "products"), [("tf32", "high"), ("fp32", "highest"), ("bf16", "highest")])
@@ -49,6 +60,7 @@ def test_cuda_graphs_are_a_compilation_of_one_shape(tiny_run, tmp_path):
     assert found.torch_compile and found.torch_compile_mode == "reduce-overhead"
     assert arguments(compiled, tmp_path).torch_compile and not arguments(plain, tmp_path).torch_compile
     assert padding_of(graphs, gpu=True) == "max_length"
+    assert widths(graphs) == {graphs.task.max_length} != widths(plain)
     assert graphs.signature != compiled.signature
     with pytest.raises(UserError, match="cuda_graphs wants batches of one shape, task=math/metamathqa has none"):
         tiny_run("task=math/metamathqa", "model=smollm2_135m", "trainer=cuda_graphs")

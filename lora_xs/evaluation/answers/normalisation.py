@@ -43,7 +43,8 @@ def lead_with_zero(text: str) -> str:
 
 
 def value_of_a_name(text: str) -> str:
-    """Of one equation the right side, where the left is a name of at most two letters: `x = 5`, but not `x ≤ 5`."""
+    """Of one equation the right side, where the left is a name of at most two characters, blanks counted: `x = 5`, but
+    not `x ≤ 5`."""
     return right_side(text) if text.partition("=")[0].strip().isalpha() else text
 
 

@@ -110,3 +110,10 @@ def judge_label(test: str) -> str:
     from lora_xs.choices import LABELS
 
     return LABELS[test][-1]
+
+
+def test_every_test_that_can_be_asked_has_a_kind_of_answer_and_the_other_way_round() -> None:
+    from lora_xs.data.questions import TESTS
+    from lora_xs.evaluation.answers.families import FAMILIES
+
+    assert set(TESTS) == set(FAMILIES)
