@@ -176,14 +176,20 @@ def _json_list(path: Path, content: bytes) -> Iterator[Row]:
         yield f"{path}: row {number}", row
 
 
-def _json_lines(path: Path, content: bytes) -> Iterator[Row]:
+def lines_of(path: Path | str, content: bytes) -> Iterator[tuple[str, str]]:
+    """(`path:line`, text) of each line of UTF-8. Raises UserError naming the line that is none."""
     lines = content.split(b"\n")  # not splitlines: JSON strings may hold other line separators
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
-        place = f"{path}:{number}"
         try:
-            row = json.loads(line.decode("utf-8"))
+            yield f"{path}:{number}", line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{place}: not UTF-8 (byte {error.start} of the line)") from error
+            raise UserError(f"{path}:{number}: not UTF-8 (byte {error.start} of the line)") from error
+
+
+def _json_lines(path: Path, content: bytes) -> Iterator[Row]:
+    for place, line in lines_of(path, content):
+        try:
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{place}: not JSON ({error.msg} at column {error.colno})") from error
         except (ValueError, RecursionError) as error:

@@ -19,6 +19,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from lora_xs.data.files import lines_of
 from lora_xs.data.package import ARCHIVE, PACKAGE, SDIST, TEXT, VERSION, packaged_text, text_of
 from lora_xs.data.rows import Columns, Kind, TaskRows, build_rows
 from lora_xs.data.sources import Request, local_root, resolve_source, sha256
@@ -70,24 +71,20 @@ def load_reviews(request: Request, *, kind: Kind) -> TaskRows:
 
 def parse_reviews(content: bytes, place: Path | str) -> list[tuple[str, float]]:
     """(text, score) a line, white space normalised. Raises UserError `place:line: field …` for a malformed one."""
-    lines = content.split(b"\n")
     rows = []
-    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
-        try:
-            fields = line.decode("utf-8").rstrip("\r").split("\t")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place}:{number}: not UTF-8 (byte {error.start} of the line)") from error
+    for where, line in lines_of(place, content):
+        fields = line.rstrip("\r").split("\t")
         if len(fields) != 3:
-            raise UserError(f"{place}:{number}: {len(fields)} tab-separated fields, not the three id, score, text")
+            raise UserError(f"{where}: {len(fields)} tab-separated fields, not the three id, score, text")
         try:
             score = float(fields[1])
         except ValueError:
             score = math.nan
         if not SCORES[0] <= score <= SCORES[1]:
-            raise UserError(f"{place}:{number}: field 'score' must be a number -4 to 4, not {fields[1]!r}")
+            raise UserError(f"{where}: field 'score' must be a number -4 to 4, not {fields[1]!r}")
         text = " ".join(fields[2].split())
         if not text:
-            raise UserError(f"{place}:{number}: field 'text' is empty")
+            raise UserError(f"{where}: field 'text' is empty")
         rows.append((text, score))
     return rows
 

@@ -30,7 +30,6 @@ class TaskRows:
 
     train: Dataset
     validation: Dataset
-    kind: Kind
     labels: tuple[str, ...]
     identity: dict[str, Any]
 
@@ -61,7 +60,7 @@ def build_rows(
 ) -> TaskRows:
     """TaskRows of checked columns; `origin` is what the identity says of the source."""
     first, second = _dataset(train, kind), _dataset(validation, kind)
-    return TaskRows(first, second, kind, labels, {**origin, **describe_splits(first, second, labels)})
+    return TaskRows(first, second, labels, {**origin, **describe_splits(first, second, labels)})
 
 
 def limit_rows(dataset: Dataset, n: int | None, seed: int) -> Dataset:

@@ -25,6 +25,7 @@ from typing import Any
 
 from lora_xs.atomic import new_folder, write_json
 from lora_xs.cache import cache_root
+from lora_xs.content import file_sha256
 from lora_xs.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,7 @@ def from_gguf(file: Path) -> Converted:
     """
     if not file.is_file():
         raise UserError(f"{file.name}: no such file in its package; install the package again")
-    with open(file, "rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    digest = file_sha256(file)
     source = {"file": file.name, "sha256": digest}
     root = cache_root("models")
     if root is not None and digest not in _temporary:
@@ -118,7 +118,7 @@ def _sound_weights(folder: Path, source: dict[str, str]) -> dict[str, str] | Non
             now = (folder / name).stat()
             if now.st_size != written["bytes"]:
                 return None
-            if now.st_mtime_ns != written["mtime_ns"] and _digest(folder / name) != written["sha256"]:
+            if now.st_mtime_ns != written["mtime_ns"] and file_sha256(folder / name) != written["sha256"]:
                 return None
         return {name: w["sha256"] for name, w in facts["files"].items() if name.endswith(".safetensors")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -150,7 +150,7 @@ def _convert(file: Path, folder: Path, source: dict[str, str]) -> None:
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors files are their owner's alone, a cache may be shared
     files = {
-        path.name: {"sha256": _digest(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+        path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
         for path in sorted(folder.iterdir())
     }
     seconds = round(time.perf_counter() - began, 1)
@@ -181,8 +181,3 @@ def _text(file: Path, key: str) -> str | None:
             return None
         (length,) = struct.unpack_from("<Q", mapped, start)
         return mapped[start + 8 : start + 8 + length].decode("utf-8")
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

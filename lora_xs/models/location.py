@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lora_xs.content import file_sha256
 from lora_xs.errors import UserError
 from lora_xs.hub import model_snapshot
 from lora_xs.models.attention import check_package
@@ -83,8 +83,4 @@ def weight_digests(folder: Path) -> dict[str, str]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder}: no *.safetensors file; other formats are not read")
-    found = {}
-    for file in files:
-        with open(file, "rb") as opened:
-            found[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return found
+    return {file.name: file_sha256(file) for file in files}

@@ -6,7 +6,6 @@ never in it. An unsound one (cut short, corrupt, of another run) is passed over 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -22,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lora_xs.adapters.trainable import trainable, trainable_state
 from lora_xs.adapters.tuner.layer import check_factors, fingerprints, is_fingerprint
 from lora_xs.atomic import new_folder, write_json
+from lora_xs.content import file_sha256
 from lora_xs.processes import gathered, gathered_bytes, place, told
 from lora_xs.training import random_state
 from lora_xs.training.random_state import own_stream
@@ -76,7 +76,7 @@ def save_checkpoint(
             save_file(rng_tensors, temporary / RNG)
             (temporary / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
             write_json(temporary / STATE, state)
-            write_json(temporary / MANIFEST, {f.name: _digest(f) for f in sorted(temporary.iterdir())})
+            write_json(temporary / MANIFEST, {f.name: file_sha256(f) for f in sorted(temporary.iterdir())})
         kept = sorted(root.glob("step-*"))
         beyond = [other for other in kept if other.name > folder.name]  # unsound, or it would have gone on there
         for old in [*beyond, *[one for one in kept if one not in beyond][:-KEEP]]:
@@ -91,7 +91,7 @@ def newest_sound(root: Path, signature: str) -> Path | None:
     for folder in sorted(root.glob("step-*"), reverse=True):
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            sound = all(_digest(folder / name) == digest for name, digest in manifest.items())
+            sound = all(file_sha256(folder / name) == digest for name, digest in manifest.items())
             complete = {WEIGHTS, OPTIMIZER, RNG, STATE} <= manifest.keys()
             if sound and complete and read_extra(folder)["signature"] == signature:
                 return folder
@@ -163,8 +163,3 @@ def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, A
         for name, value in moments.items()
     }
     return tensors, state["param_groups"]
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -43,7 +43,7 @@ def test_a_local_pair_task_has_its_texts_labels_and_identity(tmp_path: Path) -> 
     write_task(tmp_path, "mrpc", MRPC, MRPC[:2])
     rows = load_rows("glue/mrpc", root=tmp_path)
     assert rows.train[1] == {"text_a": "one 1", "text_b": "two 1", "label": 1}
-    assert (rows.kind, rows.labels) == ("classification", ("not_equivalent", "equivalent"))
+    assert rows.labels == ("not_equivalent", "equivalent")
     identity = rows.identity
     assert identity["source"] == "local" and identity["rows"] == {"train": 4, "validation": 2}
     assert identity["label_counts"]["train"] == {"not_equivalent": 2, "equivalent": 2}
@@ -55,7 +55,7 @@ def test_stsb_is_a_regression_of_float32_and_integers_count_as_scores(tmp_path: 
     row = {"sentence1": "a", "sentence2": "b", "label": 5}
     write_task(tmp_path, "stsb", [row, row | {"label": 3.8}], [row])
     rows = load_rows("glue/stsb", root=tmp_path)
-    assert (rows.kind, rows.labels) == ("regression", ())
+    assert rows.labels == ()
     assert rows.train.features["label"].dtype == "float32" and rows.train["label"][0] == 5.0
     assert "label_counts" not in rows.identity
 

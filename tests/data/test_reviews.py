@@ -55,7 +55,7 @@ def test_the_class_is_the_sign_and_an_exact_zero_has_none(root: Path) -> None:
     assert (both["just good"], both["just bad"]) == (1, 0) and "neither good nor bad" not in both
     assert rows.identity["dropped"] == {"duplicates": 0, "zero_scores": 1}
     scores = load_rows("reviews_score", root=root)
-    assert (scores.kind, scores.identity["dropped"]["zero_scores"]) == ("regression", 0)
+    assert (scores.labels, scores.identity["dropped"]["zero_scores"]) == ((), 0)
     assert "neither good nor bad" in {*scores.train["text_a"], *scores.validation["text_a"]}
 
 
