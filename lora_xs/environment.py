@@ -44,7 +44,8 @@ def describe_environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "lora_xs": __version__, **versions(PACKAGES)},
         **_commit(),
         "hardware": {
-            "cpu": _cpu_name(),
+            "cpu": _of_cpu("model name") or platform.processor() or platform.machine(),
+            "instructions": _instructions(),
             "cores": usable_cores(),
             "gpu": gpu,
             "system": platform.system(),
@@ -129,11 +130,19 @@ def _commit() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes) if commit else None}
 
 
-def _cpu_name() -> str:
-    try:
+def _instructions() -> str:
+    """`AVX512, family 25, model 17`: processors of one name may differ in these, and then in a sum's last bits."""
+    import torch
+
+    kinds = [f"{what.removeprefix('cpu ')} {found}" for what in ("cpu family", "model") if (found := _of_cpu(what))]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *kinds])
+
+
+def _of_cpu(what: str) -> str | None:
+    """A field of the first processor in /proc/cpuinfo; None where there is none."""
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+            key, _, value = line.partition(":")
+            if key.strip() == what:
+                return value.strip()
+    return None

@@ -97,5 +97,6 @@ def _commands(run: Behind, runs: Mapping[str, Behind], record: Record | None) ->
     if "versions" in there:
         changed = " with changes" if there.get("dirty") else ""
         versions = ", ".join(f"{name} {there['versions'].get(name)}" for name in ("torch", "transformers", "peft"))
-        hardware = there["hardware"]["gpu"] or there["hardware"]["cpu"]
+        parts = there["hardware"]
+        hardware = parts["gpu"] or " ".join(filter(None, (parts["cpu"], parts.get("instructions"))))
         yield f"  it ran at commit {(there.get('commit') or 'unknown')[:12]}{changed}, {versions}, {hardware}"
