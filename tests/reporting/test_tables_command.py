@@ -124,7 +124,7 @@ def test_a_finished_run_is_run_again_as_it_ran(runs: Path, capsys: pytest.Captur
             "data": {"source": "local", "rows": {"validation": 1319}},
             "threads": {"torch": 3},
             "versions": {"torch": "9.8", "transformers": "7.6", "peft": "5.4"},
-            "hardware": {"gpu": None, "cpu": "a processor", "instructions": "AVX9"},
+            "hardware": {"gpu": None, "cpu": "a cpu", "instructions": "AVX9"},
             "commit": "0123456789abcdef",
             "dirty": True,
         }
@@ -133,7 +133,7 @@ def test_a_finished_run_is_run_again_as_it_ran(runs: Path, capsys: pytest.Captur
     assert main(asked) == 0
     shown = capsys.readouterr().out
     assert "launcher.threads=3 'data.root=<folder>' results=/tmp/again\n" in shown
-    assert "it ran at commit 0123456789ab with changes, torch 9.8, transformers 7.6, peft 5.4, a processor AVX9\n" in shown
+    assert "it ran at commit 0123456789ab with changes, torch 9.8, transformers 7.6, peft 5.4, a cpu AVX9\n" in shown
 
 
 def test_synthetic_and_real_records_do_not_mix(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
